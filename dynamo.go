@@ -1,0 +1,224 @@
+// Package dynamo is the dictionary of the system: the identifiers, the request
+// and its answer, and the kinds of error that every other package speaks in.
+// It holds no behaviour beyond naming, imports nothing of this module, and
+// changes rarely: a field here crosses every joint of the system.
+package dynamo
+
+import (
+	"encoding/hex"
+	"strconv"
+	"time"
+)
+
+// TokenID is an index into a model's vocabulary.
+type TokenID uint32
+
+// RequestID names one request for its whole life, across retries and workers.
+type RequestID string
+
+// BlockHash is the 64-bit chained hash of a full KV block: it depends on the
+// block's tokens, on every block before it and on the cache root. It is for
+// choosing (index, events, traces), never proof that two blocks hold the same
+// bytes.
+type BlockHash uint64
+
+// String prints the hash as 16 hexadecimal digits.
+func (h BlockHash) String() string {
+	s := strconv.FormatUint(uint64(h), 16)
+	return "0000000000000000"[len(s):] + s
+}
+
+// LocalHash is the hash of one block's tokens alone, without its history.
+type LocalHash uint64
+
+// ContentKey names KV bytes outside the process that computed them: a keyed
+// SHA-256 truncated to 128 bits.
+type ContentKey [16]byte
+
+// String prints the key in hexadecimal.
+func (k ContentKey) String() string { return hex.EncodeToString(k[:]) }
+
+// CacheRoot separates KV caches that must never match one another (LoRA
+// adapters, tenants). It is added to the seed of local hashes; zero is the
+// shared root.
+type CacheRoot uint64
+
+// Tier is a place KV blocks live in, fastest first.
+type Tier uint8
+
+// The tiers.
+const (
+	TierDevice Tier = iota // G1: memory the engine computes from
+	TierHost               // G2: host memory
+	TierDisk               // G3: local SSD
+	TierRemote             // G4: remote store
+)
+
+// String returns the tier's name.
+func (t Tier) String() string {
+	switch t {
+	case TierDevice:
+		return "device"
+	case TierHost:
+		return "host"
+	case TierDisk:
+		return "disk"
+	case TierRemote:
+		return "remote"
+	}
+	return "tier(" + strconv.Itoa(int(t)) + ")"
+}
+
+// Request asks an engine for one answer. It is filled in by the frontend, may
+// be copied and narrowed by decorators on its way down, and is never changed
+// by the engine that serves it.
+type Request struct {
+	// ID names the request. With N > 1, Expand gives each choice its own ID.
+	ID RequestID
+	// Model is the served name the client asked for.
+	Model string
+	// Adapter is the LoRA adapter's name, or empty.
+	Adapter string
+
+	// Tokens is the prompt. Never empty.
+	Tokens []TokenID
+	// Resume holds ids that were already generated for this request elsewhere.
+	// They follow Tokens in the sequence, count towards MaxTokens and as output
+	// for penalties and position-keyed sampling, and are not yielded again.
+	Resume []TokenID
+
+	Sampling Sampling
+
+	// StopTokens ends the answer at any of these ids, beside the model's own
+	// end-of-sequence ids.
+	StopTokens []TokenID
+	// IgnoreEOS keeps generating past the model's own end-of-sequence ids.
+	IgnoreEOS bool
+	// MaxTokens bounds the generated ids, Resume included. Engines clamp it to
+	// what the context leaves.
+	MaxTokens int
+	// MinTokens forbids ending by a stop id before so many ids are generated.
+	MinTokens int
+
+	// Priority orders waiting requests: higher runs earlier. Zero is normal.
+	Priority int
+	// Deadline ends the request with KindDeadline when it passes; zero is none.
+	Deadline time.Time
+
+	// Namespace is the tenant's cache namespace in the form external engines
+	// receive as their cache salt; empty is the shared one. Root is derived
+	// from it and Adapter (see package tokens).
+	Namespace string
+	Root      CacheRoot
+
+	// N is the number of choices wanted (0 and 1 mean one). engine.Expand turns
+	// it into N requests with Choice 0…N-1 and one Group; engines see one.
+	N      int
+	Choice int
+	Group  RequestID
+}
+
+// Sampling says how the next id is drawn from the logits. The zero value is
+// greedy decoding without penalties.
+type Sampling struct {
+	// Temperature divides the logits; 0 is greedy.
+	Temperature float32
+	// TopP keeps the smallest set of ids whose probability reaches it, in (0,1];
+	// 0 means off.
+	TopP float32
+	// TopK keeps the k most likely ids; 0 means off.
+	TopK int
+	// MinP drops ids below MinP times the best probability; 0 means off.
+	MinP float32
+	// PresencePenalty and FrequencyPenalty are subtracted from the logits of
+	// generated ids (once; per occurrence).
+	PresencePenalty  float32
+	FrequencyPenalty float32
+	// RepetitionPenalty divides positive and multiplies negative logits of ids
+	// seen in prompt or output; 0 and 1 mean off.
+	RepetitionPenalty float32
+	// LogitBias is added to single logits before anything else.
+	LogitBias []LogitBias
+	// Seed keys the counter-based random numbers together with the choice and
+	// the position, so a resumed request draws what it would have drawn.
+	Seed uint64
+
+	// Logprobs asks for the log-probability of each generated id, and TopLogprobs
+	// for that many alternatives beside it.
+	Logprobs    bool
+	TopLogprobs int
+	// PromptLogprobs asks for the same over the prompt.
+	PromptLogprobs bool
+}
+
+// LogitBias is added to the logit of one id.
+type LogitBias struct {
+	ID   TokenID
+	Bias float32
+}
+
+// Chunk is a piece of an answer. Its slices are valid until the iterator is
+// asked for the next chunk; whoever keeps them copies them.
+type Chunk struct {
+	// Choice is the choice the piece belongs to.
+	Choice int
+	// Tokens are the ids generated since the last chunk of this choice. When
+	// Finish is FinishStop the last of them is the stop id that ended the
+	// answer: it counts in the usage and is not part of the text.
+	Tokens []TokenID
+	// Text replaces Tokens from an engine whose card says text-only.
+	Text string
+	// Logprobs runs parallel to Tokens when they were asked for.
+	Logprobs []TokenLogprob
+	// PromptLogprobs runs parallel to the prompt, on the first chunk only; the
+	// first id has no predecessor and holds a NaN.
+	PromptLogprobs []TokenLogprob
+	// Cached is the number of prompt tokens whose KV was found, on the first
+	// chunk of a choice.
+	Cached int
+	// Finish is set on the last chunk of a choice, together with Usage.
+	Finish FinishReason
+	Usage  Usage
+}
+
+// TokenLogprob is the log-probability of one id under the model's own
+// distribution (before temperature, penalties and bias), with the most likely
+// alternatives, best first.
+type TokenLogprob struct {
+	ID      TokenID
+	Logprob float32
+	Top     []TopLogprob
+}
+
+// TopLogprob is one alternative.
+type TopLogprob struct {
+	ID      TokenID
+	Logprob float32
+}
+
+// FinishReason says why a choice ended; zero means it has not.
+type FinishReason uint8
+
+// The reasons.
+const (
+	FinishNone   FinishReason = iota
+	FinishStop                // a stop id, an end-of-sequence id or a stop string
+	FinishLength              // MaxTokens or the end of the context
+)
+
+// String returns OpenAI's name of the reason, empty for none.
+func (f FinishReason) String() string {
+	switch f {
+	case FinishStop:
+		return "stop"
+	case FinishLength:
+		return "length"
+	}
+	return ""
+}
+
+// Usage counts the tokens of one choice. Completion includes a stop id and
+// resumed ids.
+type Usage struct {
+	Prompt, Cached, Completion int
+}
