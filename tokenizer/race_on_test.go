@@ -1,0 +1,6 @@
+//go:build race
+
+package tokenizer_test
+
+// raceDetector tells that the race detector is compiled in.
+const raceDetector = true
