@@ -1,0 +1,130 @@
+package kvbm
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Check tells what is wrong with the pool (I4), or nil. It looks at every block
+// and is for tests and simulations.
+func (p *Pool) Check() error {
+	var faults []error
+	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
+	p.checkBlocks(fault)
+	p.checkIdle(fault)
+	p.checkEntries(fault)
+	if err := errors.Join(faults...); err != nil {
+		return fmt.Errorf("I4: %w", err)
+	}
+	return nil
+}
+
+// checkBlocks compares the counts and lists of states with the blocks.
+func (p *Pool) checkBlocks(fault func(string, ...any)) {
+	var counts [numStates]int
+	for n := range p.blocks {
+		b := &p.blocks[n]
+		counts[b.state]++
+		registered := b.state == stateHeld || b.state == stateIdle
+		switch {
+		case b.refs < 0 || (b.refs > 0) != (b.state == stateHeld):
+			fault("block %d is %s with %d holders", n, stateNames[b.state], b.refs)
+		case registered && (b.entry == none || p.entries[b.entry].block != int32(n)):
+			fault("block %d is %s but not what its entry finds", n, stateNames[b.state])
+		case !registered && b.state != stateComplete && b.entry != none:
+			fault("block %d is %s with an entry", n, stateNames[b.state])
+		}
+	}
+	sum := 0
+	for s, n := range counts {
+		sum += n
+		if n != p.counts[s] {
+			fault("%d blocks are %s, the count says %d", n, stateNames[s], p.counts[s])
+		}
+	}
+	if sum != p.config.Blocks || len(p.free) != counts[stateFree] {
+		fault("%d blocks in all of %d, %d on the free list of %d", sum, p.config.Blocks, len(p.free), counts[stateFree])
+	}
+	seen := make([]bool, len(p.blocks))
+	for _, n := range p.free {
+		if seen[n] || p.blocks[n].state != stateFree {
+			fault("block %d on the free list is %s or there twice", n, stateNames[p.blocks[n].state])
+		}
+		seen[n] = true
+	}
+}
+
+// checkIdle walks the least recently used list: every idle block once, children
+// before parents.
+func (p *Pool) checkIdle(fault func(string, ...any)) {
+	length, prev := 0, none
+	gone := make([]int32, len(p.entries))
+	for n := p.oldest; n != none && length <= len(p.blocks); prev, n = n, p.blocks[n].next {
+		b := &p.blocks[n]
+		if b.state != stateIdle || b.prev != prev {
+			fault("block %d on the idle list is %s or linked wrongly", n, stateNames[b.state])
+			return
+		}
+		en := &p.entries[b.entry]
+		if en.children != gone[b.entry] {
+			fault("idle block %d comes before %d of its successors", n, en.children-gone[b.entry])
+		}
+		if en.parent != none {
+			gone[en.parent]++
+		}
+		if en.dups != none {
+			fault("idle block %d has a duplicate", n)
+		}
+		length++
+	}
+	if length != p.counts[stateIdle] || p.newest != prev {
+		fault("the idle list has %d blocks of %d", length, p.counts[stateIdle])
+	}
+}
+
+// checkEntries compares entries with buckets, children and duplicates.
+func (p *Pool) checkEntries(fault func(string, ...any)) {
+	children := make([]int32, len(p.entries))
+	used, dups := 0, 0
+	for slot, e := range p.buckets {
+		for ; e != none; e = p.entries[e].bucket {
+			en := &p.entries[e]
+			used++
+			if used > len(p.entries) {
+				fault("the buckets have a loop")
+				return
+			}
+			b := &p.blocks[en.block]
+			if p.slot(en.hash) != &p.buckets[slot] || b.content.Hash != en.hash || b.entry != e {
+				fault("entry %d lies in the wrong bucket or has the wrong block", e)
+			}
+			if en.parent != none {
+				children[en.parent]++
+			}
+			for d := en.dups; d != none; d = p.blocks[d].next {
+				dups++
+				if dup := &p.blocks[d]; dup.state != stateComplete || dup.entry != e || dup.content != b.content || dups > len(p.blocks) {
+					fault("block %d is no duplicate of block %d", d, en.block)
+					return
+				}
+			}
+		}
+	}
+	for e := range p.entries {
+		if children[e] != p.entries[e].children {
+			fault("entry %d has %d children, its count says %d", e, children[e], p.entries[e].children)
+		}
+	}
+	if used+len(p.spare) != len(p.entries) {
+		fault("%d entries are used and %d spare of %d", used, len(p.spare), len(p.entries))
+	}
+	linked := 0
+	for n := range p.blocks {
+		if b := &p.blocks[n]; b.state == stateComplete && b.entry != none {
+			linked++
+		}
+	}
+	if linked != dups {
+		fault("%d duplicates are linked, %d blocks say they are", dups, linked)
+	}
+}

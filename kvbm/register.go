@@ -1,0 +1,208 @@
+package kvbm
+
+import (
+	"github.com/dynamo-go/dynamo"
+	"github.com/dynamo-go/dynamo/tokens"
+)
+
+// Outcome says what became of a registration. In every case the caller holds its
+// block until it releases it.
+type Outcome uint8
+
+// The outcomes.
+const (
+	// Registered: Match finds this block from here on.
+	Registered Outcome = iota
+	// Duplicate: the same content is registered already; Match finds that one.
+	Duplicate
+	// Refused: another content has this hash, or the block before it is not
+	// registered, or too many hashes fell together, or the pool has no prefix
+	// caching. The block is used by its owner alone and freed with it.
+	Refused
+)
+
+// Register offers a complete block to Match, as the successor of parent (zero for
+// the first block of a sequence), which the caller holds.
+func (p *Pool) Register(b Complete, parent Held) (Held, Outcome) {
+	n := p.check(b.handle, stateComplete)
+	c := &p.blocks[n]
+	c.gen++
+	h := Held{p.handle(n)}
+	if !p.config.PrefixCaching {
+		return h, Refused
+	}
+	pe := none
+	if !parent.IsZero() {
+		if pe = p.blocks[p.checkHeld(parent)].entry; pe == none {
+			p.stats.Refused++
+			return h, Refused
+		}
+	}
+	e, length := p.find(c.content.Hash)
+	switch {
+	case e == none && length < maxBucket:
+		p.enter(n, pe)
+		return h, Registered
+	case e == none || !p.sameContent(e, pe, c.root, p.tokens(n)):
+		p.stats.Refused++
+		return h, Refused
+	}
+	p.stats.Duplicates++
+	p.linkDuplicate(n, e)
+	if first := p.entries[e].block; p.blocks[first].state == stateIdle {
+		p.popIdle(first)
+		p.promote(e)
+	}
+	return h, Duplicate
+}
+
+// Query asks for the longest registered prefix of a sequence.
+type Query struct {
+	Root dynamo.CacheRoot
+	// Blocks are the identities of the blocks asked for, from the first on.
+	Blocks []tokens.Block
+	// Tokens are their ids, BlockSize for each block; more may follow.
+	Tokens []dynamo.TokenID
+}
+
+// Match appends to dst a hold on each block of the longest registered prefix.
+func (p *Pool) Match(dst []Held, q Query) []Held {
+	p.stats.Asked += uint64(len(q.Blocks))
+	for parent, i := none, 0; i < len(q.Blocks); i++ {
+		e := p.lookup(q, i, parent)
+		if e == none {
+			break
+		}
+		p.stats.Found++
+		dst = append(dst, p.hold(p.entries[e].block))
+		parent = e
+	}
+	return dst
+}
+
+// Peek counts what Match would find, and how many of those blocks are idle, that
+// is, would leave Available. It changes nothing.
+func (p *Pool) Peek(q Query) (found, idle int) {
+	for parent := none; found < len(q.Blocks); found++ {
+		if parent = p.lookup(q, found, parent); parent == none {
+			break
+		}
+		if p.blocks[p.entries[parent].block].state == stateIdle {
+			idle++
+		}
+	}
+	return found, idle
+}
+
+// lookup returns the entry of block i of q behind parent, or none.
+func (p *Pool) lookup(q Query, i int, parent int32) int32 {
+	e, _ := p.find(q.Blocks[i].Hash)
+	size := p.config.BlockSize
+	if e == none || !p.sameContent(e, parent, q.Root, q.Tokens[i*size:(i+1)*size]) {
+		return none
+	}
+	return e
+}
+
+// hold takes one more hold on registered block n.
+func (p *Pool) hold(n int32) Held {
+	b := &p.blocks[n]
+	if b.state == stateIdle {
+		p.popIdle(n)
+		p.move(n, stateHeld)
+	}
+	b.refs++
+	return Held{p.handle(n)}
+}
+
+// enter makes a new entry for complete block n behind entry parent.
+func (p *Pool) enter(n, parent int32) {
+	b := &p.blocks[n]
+	e := p.spare[len(p.spare)-1]
+	p.spare = p.spare[:len(p.spare)-1]
+	slot := p.slot(b.content.Hash)
+	p.entries[e] = entry{hash: b.content.Hash, block: n, parent: parent, bucket: *slot, dups: none}
+	*slot = e
+	if parent != none {
+		p.entries[parent].children++
+	}
+	b.entry, b.refs = e, 1
+	p.move(n, stateHeld)
+	p.stats.Registered++
+	p.recordStored(e)
+}
+
+// unregister takes idle block n out of the index; record tells it.
+func (p *Pool) unregister(n int32, record bool) {
+	e := p.blocks[n].entry
+	en := &p.entries[e]
+	if en.children != 0 {
+		panic("BUG: kvbm: a chain was not released from its end")
+	}
+	if en.parent != none {
+		p.entries[en.parent].children--
+	}
+	link := p.slot(en.hash)
+	for *link != e {
+		link = &p.entries[*link].bucket
+	}
+	*link = en.bucket
+	p.spare = append(p.spare, e)
+	p.popIdle(n)
+	p.blocks[n].entry = none
+	if record && p.config.Events {
+		p.log.removed(en.hash)
+	}
+}
+
+// promote frees the block of entry e, which nobody holds and no list contains,
+// and lets its first duplicate be found instead.
+func (p *Pool) promote(e int32) {
+	old, n := p.entries[e].block, p.entries[e].dups
+	p.unlinkDuplicate(n)
+	p.entries[e].block = n
+	p.blocks[n].refs = 1
+	p.move(n, stateHeld)
+	p.reset(old)
+}
+
+// linkDuplicate puts complete block n into the duplicates of entry e.
+func (p *Pool) linkDuplicate(n, e int32) {
+	b, en := &p.blocks[n], &p.entries[e]
+	b.entry, b.prev, b.next = e, none, en.dups
+	if en.dups != none {
+		p.blocks[en.dups].prev = n
+	}
+	en.dups = n
+}
+
+// unlinkDuplicate undoes linkDuplicate, save that the block remembers its entry.
+func (p *Pool) unlinkDuplicate(n int32) {
+	b := &p.blocks[n]
+	if b.prev == none {
+		p.entries[b.entry].dups = b.next
+	} else {
+		p.blocks[b.prev].next = b.next
+	}
+	if b.next != none {
+		p.blocks[b.next].prev = b.prev
+	}
+	b.prev, b.next = none, none
+}
+
+// find returns the entry with the given hash, or none and the number of entries
+// in its bucket.
+func (p *Pool) find(h dynamo.BlockHash) (e int32, length int) {
+	for e = *p.slot(h); e != none; e = p.entries[e].bucket {
+		if p.entries[e].hash == h {
+			return e, length
+		}
+		length++
+	}
+	return none, length
+}
+
+// slot returns the head of the bucket of h.
+func (p *Pool) slot(h dynamo.BlockHash) *int32 {
+	return &p.buckets[uint64(h)&uint64(len(p.buckets)-1)]
+}
