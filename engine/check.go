@@ -1,0 +1,132 @@
+package engine
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/dynamo-go/dynamo"
+)
+
+// Check says whether an engine with card c can serve r as it stands: ids below
+// the vocabulary's size, a prompt that fits the context, sampling values in
+// their ranges, nothing the card does not offer. Every engine asks it first, so
+// all refuse alike; a frontend may ask it before it queues a request. The error
+// is a *dynamo.Error of KindInvalid that names the field.
+//
+// Check reads each id once; it changes nothing and allocates only its error.
+func Check(c *Card, r *dynamo.Request) error {
+	if r.N > 1 {
+		return invalid("n", "an engine serves one choice, the request asks for %d; put engine.Expand in front", r.N)
+	}
+	if err := checkLength(c, r); err != nil {
+		return err
+	}
+	for _, ids := range [...]struct {
+		param string
+		ids   []dynamo.TokenID
+	}{{"prompt", r.Tokens}, {"resume", r.Resume}, {"stop_token_ids", r.StopTokens}} {
+		if err := checkIDs(c, ids.param, ids.ids); err != nil {
+			return err
+		}
+	}
+	return checkSampling(c, &r.Sampling)
+}
+
+// Room is the number of ids an engine with card c may still generate for r,
+// which Check has accepted: MaxTokens clamped to what the context leaves, less
+// those in Resume.
+func Room(c *Card, r *dynamo.Request) int {
+	return max(0, min(r.MaxTokens, c.ContextLength-len(r.Tokens))-len(r.Resume))
+}
+
+func checkLength(c *Card, r *dynamo.Request) error {
+	n := len(r.Tokens) + len(r.Resume)
+	switch {
+	case len(r.Tokens) == 0:
+		return invalid("prompt", "the prompt is empty; send at least one token")
+	case n > c.ContextLength, n == c.ContextLength && r.MaxTokens > len(r.Resume) && len(r.Resume) == 0:
+		return TooLong(n, c.ContextLength)
+	case r.MaxTokens < 0:
+		return invalid("max_tokens", "max_tokens is %d; it cannot be negative", r.MaxTokens)
+	case r.MinTokens < 0:
+		return invalid("min_tokens", "min_tokens is %d; it cannot be negative", r.MinTokens)
+	case r.MinTokens > r.MaxTokens:
+		return invalid("min_tokens", "min_tokens is %d, which is more than max_tokens (%d)", r.MinTokens, r.MaxTokens)
+	case len(r.Resume) > 0 && !c.Resume:
+		return invalid("resume", "model %s runs on an engine that cannot resume an answer", c.Model)
+	}
+	return nil
+}
+
+// TooLong is the error of a prompt of n ids that leaves no room for an answer in
+// a context of limit ids.
+func TooLong(n, limit int) error {
+	return &dynamo.Error{
+		Kind: dynamo.KindInvalid, Param: "prompt", Code: "context_length_exceeded",
+		Message: fmt.Sprintf("the prompt has %d tokens, but this model's context of %d tokens must hold the prompt and at least one token of the answer; shorten the prompt", n, limit),
+	}
+}
+
+func checkIDs(c *Card, param string, ids []dynamo.TokenID) error {
+	for i, id := range ids {
+		if int64(id) >= int64(c.VocabSize) {
+			return invalid(param, "%s[%d] is token id %d; the vocabulary of model %s has %d ids", param, i, id, c.Model, c.VocabSize)
+		}
+	}
+	return nil
+}
+
+func checkSampling(c *Card, s *dynamo.Sampling) error {
+	for _, v := range [...]struct {
+		param       string
+		value       float32
+		least, most float64
+	}{
+		{"temperature", s.Temperature, 0, math.MaxFloat32},
+		{"top_p", s.TopP, 0, 1},
+		{"min_p", s.MinP, 0, 1},
+		{"presence_penalty", s.PresencePenalty, -math.MaxFloat32, math.MaxFloat32},
+		{"frequency_penalty", s.FrequencyPenalty, -math.MaxFloat32, math.MaxFloat32},
+		{"repetition_penalty", s.RepetitionPenalty, 0, math.MaxFloat32},
+	} {
+		// The negation also refuses NaN.
+		if x := float64(v.value); !(x >= v.least && x <= v.most) {
+			return invalid(v.param, "%s is %v; it must be %s", v.param, v.value, interval(v.least, v.most))
+		}
+	}
+	switch {
+	case s.TopK < 0:
+		return invalid("top_k", "top_k is %d; it must be 0 (off) or more", s.TopK)
+	case s.TopLogprobs < 0:
+		return invalid("top_logprobs", "top_logprobs is %d; it cannot be negative", s.TopLogprobs)
+	case (s.Logprobs || s.TopLogprobs > 0 || s.PromptLogprobs) && c.MaxTopLogprobs < 0:
+		return invalid("logprobs", "model %s runs on an engine that returns no logprobs", c.Model)
+	case s.TopLogprobs > c.MaxTopLogprobs && c.MaxTopLogprobs >= 0:
+		return invalid("top_logprobs", "top_logprobs is %d; this model returns at most %d", s.TopLogprobs, c.MaxTopLogprobs)
+	case s.PromptLogprobs && !c.PromptLogprobs:
+		return invalid("prompt_logprobs", "model %s runs on an engine that returns no prompt logprobs", c.Model)
+	}
+	for i, b := range s.LogitBias {
+		switch x := float64(b.Bias); {
+		case int64(b.ID) >= int64(c.VocabSize):
+			return invalid("logit_bias", "logit_bias names token id %d; the vocabulary of model %s has %d ids", b.ID, c.Model, c.VocabSize)
+		case math.IsNaN(x) || math.IsInf(x, 0):
+			return invalid("logit_bias", "logit_bias[%d] of token id %d is %v; it must be a finite number", i, b.ID, b.Bias)
+		}
+	}
+	return nil
+}
+
+func interval(least, most float64) string {
+	switch {
+	case least == 0 && most == 1:
+		return "between 0 and 1"
+	case least == 0:
+		return "a finite number, 0 or more"
+	}
+	return "a finite number"
+}
+
+func invalid(param, format string, args ...any) error {
+	return &dynamo.Error{Kind: dynamo.KindInvalid, Param: param, Message: fmt.Sprintf(format, args...)}
+}
