@@ -1,0 +1,235 @@
+package main
+
+import (
+	"crypto/sha1"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"dynamo": main})
+}
+
+func TestScripts(t *testing.T) {
+	hub := fakeHub(t)
+	testscript.Run(t, testscript.Params{
+		Dir:      "testdata/script",
+		Deadline: time.Now().Add(3 * time.Minute),
+		Setup: func(e *testscript.Env) error {
+			for name, dir := range map[string]string{"XDG_CONFIG_HOME": "xdg/config", "XDG_STATE_HOME": "xdg/state", "XDG_CACHE_HOME": "xdg/cache"} {
+				e.Setenv(name, filepath.Join(e.WorkDir, dir))
+			}
+			e.Setenv("HUB", hub)
+			e.Setenv("DYN_PYTHON", "/nowhere/python3") // no script reaches a network
+			return tinyModel(filepath.Join(e.WorkDir, "tiny"))
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"waitfile": waitFile, "http": request, "occupy": occupy, "ownonly": ownOnly, "sigterm": sigterm, "hold": hold, "closed": closed,
+		},
+	})
+}
+
+// waitFile FILE waits until a background command has written it.
+func waitFile(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: waitfile FILE")
+	}
+	for range 600 {
+		if info, err := os.Stat(ts.MkAbs(args[0])); err == nil && info.Size() > 0 {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	ts.Fatalf("%s was not written within half a minute", args[0])
+}
+
+// request ADDRFILE METHOD PATH [BODYFILE [HEADER: VALUE]] asks a server and
+// prints status and body to stdout. With ! it wants a status of 400 and above.
+func request(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) < 3 {
+		ts.Fatalf("usage: http ADDRFILE METHOD PATH [BODYFILE [HEADER]]")
+	}
+	addr := strings.TrimSpace(ts.ReadFile(args[0]))
+	body := ""
+	if len(args) > 3 {
+		body = ts.ReadFile(args[3])
+	}
+	req, err := http.NewRequest(args[1], "http://"+addr+args[2], strings.NewReader(body))
+	ts.Check(err)
+	req.Header.Set("Content-Type", "application/json")
+	if len(args) > 4 {
+		name, value, _ := strings.Cut(args[4], ": ")
+		req.Header.Set(name, value)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	ts.Check(err)
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	ts.Check(err)
+	fmt.Fprintf(ts.Stdout(), "%d\n%s\n", resp.StatusCode, b)
+	if neg != (resp.StatusCode >= 400) {
+		ts.Fatalf("status %d: %s", resp.StatusCode, b)
+	}
+}
+
+// sigterm sends SIGTERM to the last background command.
+func sigterm(ts *testscript.TestScript, _ bool, _ []string) {
+	all := ts.BackgroundCmds()
+	if len(all) == 0 {
+		ts.Fatalf("nothing runs in the background")
+	}
+	ts.Check(all[len(all)-1].Process.Signal(syscall.SIGTERM))
+}
+
+// hold ADDRFILE BODYFILE begins a streamed chat and leaves it open until the
+// script ends.
+func hold(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: hold ADDRFILE BODYFILE")
+	}
+	resp, err := http.Post("http://"+strings.TrimSpace(ts.ReadFile(args[0]))+"/v1/chat/completions", "application/json", strings.NewReader(ts.ReadFile(args[1])))
+	ts.Check(err)
+	ts.Defer(func() { resp.Body.Close() })
+	_, err = io.ReadFull(resp.Body, make([]byte, 1))
+	ts.Check(err)
+}
+
+// closed ADDRFILE waits until nobody accepts connections there.
+func closed(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: closed ADDRFILE")
+	}
+	addr := strings.TrimSpace(ts.ReadFile(args[0]))
+	for range 600 {
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			return
+		}
+		c.Close()
+		time.Sleep(50 * time.Millisecond)
+	}
+	ts.Fatalf("%s still accepts", addr)
+}
+
+// occupy VAR takes a port of 127.0.0.1 for the rest of the script and sets VAR
+// to it.
+func occupy(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: occupy VAR")
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	ts.Defer(func() { l.Close() })
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	ts.Check(err)
+	ts.Setenv(args[0], port)
+}
+
+// ownOnly FILE wants a file that nobody else can read.
+func ownOnly(ts *testscript.TestScript, neg bool, args []string) {
+	info, err := os.Stat(ts.MkAbs(args[0]))
+	ts.Check(err)
+	if info.Mode().Perm() != 0o600 {
+		ts.Fatalf("%s has mode %v", args[0], info.Mode())
+	}
+}
+
+// tinyModel makes a folder in Hugging Face layout whose tokenizer gives one
+// token per byte, and whose weights nobody can load: enough for the echo engine.
+func tinyModel(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	for name, content := range tinyFiles() {
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func tinyFiles() map[string][]byte {
+	vocab := map[string]int{}
+	for i, r := range byteAlphabet() {
+		vocab[string(r)] = i
+	}
+	special := func(id int, text string) map[string]any {
+		return map[string]any{"id": id, "content": text, "special": true, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false}
+	}
+	marshal := func(v any) []byte {
+		b, err := json.Marshal(v, json.Deterministic(true))
+		if err != nil {
+			panic("BUG: " + err.Error())
+		}
+		return b
+	}
+	return map[string][]byte{
+		"config.json":       marshal(map[string]any{"architectures": []string{"LlamaForCausalLM"}, "model_type": "llama", "max_position_embeddings": 2048, "vocab_size": 258, "eos_token_id": 257}),
+		"model.safetensors": []byte("no tensors"),
+		"tokenizer.json": marshal(map[string]any{
+			"version": "1.0", "truncation": nil, "padding": nil, "normalizer": nil, "post_processor": nil,
+			"added_tokens":  []any{special(256, "<|im_start|>"), special(257, "<|im_end|>")},
+			"pre_tokenizer": map[string]any{"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
+			"decoder":       map[string]any{"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
+			"model":         map[string]any{"type": "BPE", "dropout": nil, "unk_token": nil, "continuing_subword_prefix": nil, "end_of_word_suffix": nil, "fuse_unk": false, "byte_fallback": false, "vocab": vocab, "merges": []string{}},
+		}),
+		"tokenizer_config.json": marshal(map[string]any{
+			"eos_token":     "<|im_end|>",
+			"chat_template": "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
+		}),
+		"generation_config.json": marshal(map[string]any{"eos_token_id": []int{257}}),
+	}
+}
+
+// byteAlphabet is the byte-level alphabet of GPT-2, in the order of the bytes.
+func byteAlphabet() []rune {
+	var all []rune
+	next := rune(256)
+	for b := rune(0); b < 256; b++ {
+		if b >= '!' && b <= '~' || b >= 0xa1 && b <= 0xac || b >= 0xae && b <= 0xff {
+			all = append(all, b)
+			continue
+		}
+		all = append(all, next)
+		next++
+	}
+	return all
+}
+
+// fakeHub is a Hugging Face hub with the tiny model as org/tiny.
+func fakeHub(t *testing.T) string {
+	const commit = "0123456789abcdef0123456789abcdef01234567"
+	files := tinyFiles()
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /api/models/org/tiny/revision/main", func(w http.ResponseWriter, _ *http.Request) {
+		var siblings []map[string]any
+		for name, b := range files {
+			sum := sha1.Sum(append(fmt.Appendf(nil, "blob %d\x00", len(b)), b...))
+			siblings = append(siblings, map[string]any{"rfilename": name, "size": len(b), "blobId": hex.EncodeToString(sum[:])})
+		}
+		if err := json.MarshalWrite(w, map[string]any{"sha": commit, "siblings": siblings}); err != nil {
+			t.Error(err)
+		}
+	})
+	mux.HandleFunc("GET /org/tiny/resolve/"+commit+"/{name}", func(w http.ResponseWriter, r *http.Request) {
+		if _, err := w.Write(files[r.PathValue("name")]); err != nil {
+			t.Error(err)
+		}
+	})
+	s := httptest.NewServer(mux)
+	t.Cleanup(s.Close)
+	return s.URL
+}

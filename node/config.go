@@ -1,0 +1,169 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/dynamo-go/dynamo/engine/native/kernel"
+	"github.com/dynamo-go/dynamo/hub"
+)
+
+// The engines a node can host.
+const (
+	EngineNative = "native" // computes the model in this process
+	EngineEcho   = "echo"   // answers with the prompt's own tokens
+)
+
+// Config says what a node serves and how. Zero means zero: start from
+// DefaultConfig.
+type Config struct {
+	// ModelPath is a .gguf file or a folder in Hugging Face layout. No default.
+	ModelPath string
+	// Sampling holds where neither a request nor the model's own files say how to
+	// sample. Default none.
+	Sampling hub.Sampling
+	// ModelName is the name it is served under. No default. (--model-name)
+	ModelName string
+	// ChatTemplate is a file that replaces the model's own chat template; empty
+	// for none. (--chat-template)
+	ChatTemplate string
+
+	// Engine is EngineNative or EngineEcho. Default native. (--engine)
+	Engine string
+	// EchoITL is the echo engine's time between two tokens. Default 0. (--echo-itl)
+	EchoITL time.Duration
+	// ContextLength bounds a sequence in tokens; 0 is what the model was made
+	// for. Default 0. (--context-length)
+	ContextLength int
+	// Precision is "int8" or "f32". Default int8. (--precision)
+	Precision string
+	// KernelLevel is "auto" or the name of an instruction level. Default auto.
+	// (--kernel-level)
+	KernelLevel string
+	// Threads that compute; 0 is one per CPU. Default 0. (--threads)
+	Threads int
+	// KVCacheBytes is the size of the KV cache; 0 chooses: a quarter of the free
+	// memory, at most autoContexts contexts. Default 0. (--kv-cache-bytes)
+	KVCacheBytes int64
+	// PrefixCaching reuses the KV of equal prompt beginnings. Default true.
+	// (--prefix-caching)
+	PrefixCaching bool
+	// StepTokens is the token budget of one step of the batch. Default 512.
+	// (--step-tokens)
+	StepTokens int
+	// MaxRunning and MaxQueue bound the requests in progress and those waiting
+	// for their turn. Defaults 64 and 1024. (--max-running, --max-queue)
+	MaxRunning, MaxQueue int
+
+	// Listener is where HTTP is served; the node closes it. No default: see
+	// Listen.
+	Listener net.Listener
+	// AddrFile receives the bound address once requests are served; empty for
+	// none. (--addr-file)
+	AddrFile string
+	// APIKey is a key that requests must carry, APIKeysFile a file of hashed keys
+	// and tenants; both empty admits everybody. (--api-key, --api-keys)
+	APIKey, APIKeysFile string
+	// StateDir holds the cluster key, which is made once and needed only with API
+	// keys, whose tenants it keeps apart. No default. (--state-dir)
+	StateDir string
+	// BodyLimitBytes bounds a request body. Default 16 MiB. (--body-limit)
+	BodyLimitBytes int64
+	// MaxWait bounds how long a request waits for its turn, RequestTimeout how
+	// long it takes altogether; 0 is no limit. Defaults 1 minute and none.
+	// (--max-wait, --request-timeout)
+	MaxWait, RequestTimeout time.Duration
+	// Pprof serves Go's profiles under /debug/pprof. Default false. (--pprof)
+	Pprof bool
+	// DrainTimeout is how long running answers may take to end once Run's
+	// context is cancelled. Default 30 s. (--drain-timeout)
+	DrainTimeout time.Duration
+
+	// Version is reported by /version.
+	Version string
+	// Ready is called once requests are served, from Run's goroutine; nil for
+	// nobody.
+	Ready func(Ready)
+	// Progress hears how loading goes, in bytes; nil for nobody. Several
+	// goroutines may call it.
+	Progress func(what string, done, total int64)
+	// Logger is for what a person audits; nil discards.
+	Logger *slog.Logger
+}
+
+// DefaultConfig returns the defaults.
+func DefaultConfig() Config {
+	return Config{
+		Engine: EngineNative, Precision: "int8", KernelLevel: levelAuto, PrefixCaching: true,
+		StepTokens: 512, MaxRunning: 64, MaxQueue: 1024,
+		BodyLimitBytes: 16 << 20, MaxWait: time.Minute, DrainTimeout: 30 * time.Second,
+	}
+}
+
+// levelAuto chooses the fastest kernels of the machine.
+const levelAuto = "auto"
+
+// Validate reports every fault that can be seen without the model, at once,
+// naming the flags.
+func (c *Config) Validate() error {
+	var faults []error
+	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
+	if c.Engine != EngineNative && c.Engine != EngineEcho {
+		fault("--engine: %q is neither %s nor %s", c.Engine, EngineNative, EngineEcho)
+	}
+	if c.Precision != "int8" && c.Precision != "f32" {
+		fault("--precision: %q is neither int8 nor f32", c.Precision)
+	}
+	if _, err := kernelLevel(c.KernelLevel); err != nil {
+		fault("--kernel-level: %w", err)
+	}
+	for _, f := range []struct {
+		flag string
+		n    int64
+		min  int64
+	}{
+		{"--context-length", int64(c.ContextLength), 0}, {"--threads", int64(c.Threads), 0}, {"--kv-cache-bytes", c.KVCacheBytes, 0},
+		{"--step-tokens", int64(c.StepTokens), 1}, {"--max-running", int64(c.MaxRunning), 1}, {"--max-queue", int64(c.MaxQueue), 0},
+		{"--body-limit", c.BodyLimitBytes, 1}, {"--echo-itl", int64(c.EchoITL), 0}, {"--drain-timeout", int64(c.DrainTimeout), 0},
+		{"--max-wait", int64(c.MaxWait), 0}, {"--request-timeout", int64(c.RequestTimeout), 0},
+	} {
+		if f.n < f.min {
+			fault("%s is %d; it must be %d or more", f.flag, f.n, f.min)
+		}
+	}
+	if c.Engine == EngineNative && c.StepTokens < c.MaxRunning {
+		fault("--step-tokens is %d; it must be at least --max-running (%d), so that every running request gets its token", c.StepTokens, c.MaxRunning)
+	}
+	if c.StateDir == "" && (c.APIKey != "" || c.APIKeysFile != "") {
+		fault("--state-dir: API keys need a folder for the cluster key, and there is no home directory here; give one")
+	}
+	for _, f := range []struct{ flag, path string }{{"--chat-template", c.ChatTemplate}, {"--api-keys", c.APIKeysFile}} {
+		if f.path == "" {
+			continue
+		}
+		if _, err := os.Stat(f.path); err != nil {
+			fault("%s: %w", f.flag, err)
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// kernelLevel finds a level by its name.
+func kernelLevel(name string) (kernel.Level, error) {
+	if name == levelAuto {
+		return kernel.Best(), nil
+	}
+	have := []string{levelAuto}
+	for _, l := range kernel.Levels() {
+		if l.String() == name {
+			return l, nil
+		}
+		have = append(have, l.String())
+	}
+	return 0, fmt.Errorf("%q is not among what this machine has: %s", name, strings.Join(have, ", "))
+}

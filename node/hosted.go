@@ -1,0 +1,173 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/dynamo-go/dynamo"
+	"github.com/dynamo-go/dynamo/engine"
+	"github.com/dynamo-go/dynamo/engine/echo"
+	"github.com/dynamo-go/dynamo/engine/native"
+	"github.com/dynamo-go/dynamo/engine/native/model"
+	"github.com/dynamo-go/dynamo/obs"
+	"github.com/dynamo-go/dynamo/openai"
+)
+
+// hosted is an engine that is loaded and not yet running, with what surrounds it.
+type hosted struct {
+	engine engine.Engine
+	card   engine.Card
+	meta   *metadata
+	ready  Ready
+	// run is the engine's loop; nil for an engine without one.
+	run func(context.Context) error
+	// close releases the model's memory after run has returned.
+	close func() error
+	stats func() native.Stats
+}
+
+// host loads the model and builds the engine the configuration asks for.
+func (n *Node) host(ctx context.Context) (*hosted, error) {
+	if n.cfg.Engine == EngineEcho {
+		meta, err := readMetadata(n.cfg.ModelPath, n.cfg.ChatTemplate)
+		if err != nil {
+			return nil, err
+		}
+		return n.hostEcho(meta)
+	}
+	var meta *metadata
+	var m *model.Model
+	var kv kvSize
+	// The vocabulary and the weights come from different bytes and take about as
+	// long. Whatever is wrong with the weights is told first, so that the same
+	// files always give the same error.
+	var metaErr, modelErr error
+	var reading sync.WaitGroup
+	began := time.Now()
+	reading.Go(func() {
+		meta, metaErr = readMetadata(n.cfg.ModelPath, n.cfg.ChatTemplate)
+		n.log.Debug("metadata read", obs.KeyDuration, time.Since(began))
+	})
+	m, kv, modelErr = n.loadModel(ctx)
+	n.log.Debug("weights loaded", obs.KeyDuration, time.Since(began))
+	reading.Wait()
+	if modelErr != nil {
+		return nil, modelErr
+	}
+	if metaErr != nil {
+		return nil, errors.Join(metaErr, m.Close())
+	}
+	h, err := n.hostNative(meta, m, kv)
+	if err != nil {
+		return nil, errors.Join(err, m.Close())
+	}
+	return h, nil
+}
+
+// kvSize is the size of the KV cache.
+type kvSize struct {
+	blocks int
+	bytes  int64
+}
+
+// modelOptions translates the configuration.
+func (n *Node) modelOptions() (model.Options, error) {
+	o := model.DefaultOptions()
+	var err error
+	if o.Precision, err = model.ParsePrecision(n.cfg.Precision); err != nil {
+		return o, err
+	}
+	if o.Level, err = kernelLevel(n.cfg.KernelLevel); err != nil {
+		return o, err
+	}
+	if n.cfg.Threads > 0 {
+		o.Threads = n.cfg.Threads
+	}
+	if n.cfg.Progress != nil {
+		o.Progress = func(done, total int64) { n.cfg.Progress("loading", done, total) }
+	}
+	return o, nil
+}
+
+// loadModel loads the weights if they and a KV cache fit into memory, and
+// decides how large that cache is.
+func (n *Node) loadModel(ctx context.Context) (*model.Model, kvSize, error) {
+	o, err := n.modelOptions()
+	if err != nil {
+		return nil, kvSize{}, err
+	}
+	weights, perBlock, err := model.EstimateBytes(n.cfg.ModelPath, o)
+	if err != nil {
+		return nil, kvSize{}, err
+	}
+	mem := AvailableMemory()
+	if weights > mem.AvailableBytes {
+		return nil, kvSize{}, tooLarge(weights, mem)
+	}
+	m, err := model.Load(ctx, n.cfg.ModelPath, o)
+	if err != nil {
+		return nil, kvSize{}, err
+	}
+	length := m.Config().ContextLength
+	if n.cfg.ContextLength > 0 {
+		length = min(length, n.cfg.ContextLength)
+	}
+	blocks, err := kvBlocks(mem, weights, perBlock, n.cfg.KVCacheBytes, (length+model.BlockSize-1)/model.BlockSize)
+	if err != nil {
+		return nil, kvSize{}, errors.Join(err, m.Close())
+	}
+	return m, kvSize{blocks, int64(blocks) * perBlock}, nil
+}
+
+func (n *Node) hostNative(meta *metadata, m *model.Model, kv kvSize) (*hosted, error) {
+	mc := m.Config()
+	if v := meta.tokenizer.VocabSize(); v > mc.Vocab {
+		// Ids the model has no row for would be refused one request at a time.
+		return nil, &dynamo.Error{Kind: dynamo.KindInvalid, Message: fmt.Sprintf("the tokenizer has %d tokens and the model %d; they do not belong together", v, mc.Vocab)}
+	}
+	c := native.DefaultConfig()
+	c.Name, c.ContextLength, c.Blocks = n.cfg.ModelName, n.cfg.ContextLength, kv.blocks
+	c.MaxRunning, c.StepTokens, c.PrefixCaching = n.cfg.MaxRunning, n.cfg.StepTokens, n.cfg.PrefixCaching
+	// The frontend admits MaxRunning requests and queues the rest; what reaches
+	// the engine are their choices, and none of those may meet a full queue.
+	c.MaxQueue = min(n.cfg.MaxRunning*openai.MaxAnswers, 1<<20)
+	if len(meta.eos) > 0 {
+		c.EOS = meta.eos
+	}
+	c.Logger = obs.For(n.cfg.Logger, "engine/native")
+	e, err := native.New(c, m)
+	if err != nil {
+		return nil, err
+	}
+	o, err := n.modelOptions()
+	if err != nil {
+		return nil, err
+	}
+	card := e.Card()
+	return &hosted{
+		engine: e, card: card, meta: meta, run: e.Run, close: m.Close, stats: e.Stats,
+		ready: Ready{Card: card, WeightBytes: m.SizeBytes(), KVBytes: kv.bytes, Threads: min(o.Threads, runtime.NumCPU()), Level: o.Level.String()},
+	}, nil
+}
+
+// hostEcho builds the engine that needs no weights.
+func (n *Node) hostEcho(meta *metadata) (*hosted, error) {
+	c := echo.DefaultConfig()
+	c.Model, c.ITL, c.VocabSize, c.EOS = n.cfg.ModelName, n.cfg.EchoITL, meta.tokenizer.VocabSize(), slices.Clone(meta.eos)
+	if meta.contextLength > 0 {
+		c.ContextLength = meta.contextLength
+	}
+	if n.cfg.ContextLength > 0 {
+		c.ContextLength = n.cfg.ContextLength
+	}
+	e, err := echo.New(c)
+	if err != nil {
+		return nil, err
+	}
+	return &hosted{engine: e, card: e.Card(), meta: meta, ready: Ready{Card: e.Card()}}, nil
+}

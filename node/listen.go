@@ -1,0 +1,63 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/dynamo-go/dynamo"
+)
+
+// Listen takes a TCP address; port 0 takes a free one. The error says what to do
+// about a port in use or one that needs rights.
+func Listen(host string, port uint16) (net.Listener, error) {
+	addr := net.JoinHostPort(host, strconv.Itoa(int(port)))
+	l, err := net.Listen("tcp", addr)
+	var dns *net.DNSError
+	switch {
+	case err == nil:
+		return l, nil
+	case errors.Is(err, unix.EADDRINUSE):
+		return nil, &dynamo.Error{Kind: dynamo.KindUnavailable, Message: fmt.Sprintf("port %d of %s is in use by another process; stop that one, or choose another with --http-port (0 takes a free one)", port, host)}
+	case errors.Is(err, unix.EACCES):
+		return nil, &dynamo.Error{Kind: dynamo.KindInvalid, Message: fmt.Sprintf("listening on port %d needs rights this process lacks; choose a port above 1023 with --http-port", port)}
+	case errors.Is(err, unix.EADDRNOTAVAIL), errors.As(err, &dns):
+		return nil, &dynamo.Error{Kind: dynamo.KindInvalid, Message: fmt.Sprintf("%q is no address of this machine; give one with --http-host (127.0.0.1, or 0.0.0.0 for every interface)", host)}
+	}
+	return nil, fmt.Errorf("listen on %s: %w", addr, err)
+}
+
+// writeAddrFile writes the bound address so that nobody ever reads half of it.
+func writeAddrFile(path, addr string) error {
+	tmp, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
+	if err != nil {
+		return fmt.Errorf("write --addr-file: %w", err)
+	}
+	defer os.Remove(tmp.Name()) // fails once it has been renamed
+	_, err = tmp.WriteString(addr + "\n")
+	if err = errors.Join(err, tmp.Chmod(0o644), tmp.Close()); err == nil {
+		err = os.Rename(tmp.Name(), path)
+	}
+	if err != nil {
+		return fmt.Errorf("write --addr-file: %w", err)
+	}
+	return nil
+}
+
+// removeStale deletes an address file of an earlier run, which would tell
+// scripts that this one serves already.
+func removeStale(path string) error {
+	if path == "" {
+		return nil
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove the old --addr-file: %w", err)
+	}
+	return nil
+}

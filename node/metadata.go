@@ -1,0 +1,77 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+
+	"github.com/dynamo-go/dynamo"
+	"github.com/dynamo-go/dynamo/chat"
+	"github.com/dynamo-go/dynamo/tokenizer"
+)
+
+// metadata is what a model's files say beside its weights.
+type metadata struct {
+	tokenizer *tokenizer.Tokenizer
+	// template renders conversations; nil for a model without one.
+	template *chat.Set
+	// special are the special tokens by the names templates know them under.
+	special map[string]string
+	// eos are the ids that end an answer.
+	eos []dynamo.TokenID
+	// contextLength is what the model was made for; 0 if it does not say.
+	contextLength int
+	// sampling holds the publisher's defaults.
+	sampling modelConfig
+}
+
+// readMetadata reads the tokenizer, the chat template and the limits of a .gguf
+// file or a folder. templateFile replaces the model's own template.
+func readMetadata(path, templateFile string) (*metadata, error) {
+	read := readFolder
+	if isGGUF(path) {
+		read = readGGUF
+	}
+	m, err := read(path)
+	if err != nil {
+		return nil, err
+	}
+	if templateFile != "" {
+		b, err := readBounded(templateFile, maxTemplateBytes)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, &dynamo.Error{Kind: dynamo.KindInvalid, Message: fmt.Sprintf("--chat-template: there is no file %s", templateFile)}
+		}
+		if err != nil {
+			return nil, fmt.Errorf("--chat-template: %w", err)
+		}
+		if err := m.setTemplate(templateFile, string(b)); err != nil {
+			return nil, err
+		}
+	}
+	vocab := m.tokenizer.VocabSize()
+	m.eos = slices.DeleteFunc(m.eos, func(id dynamo.TokenID) bool { return int64(id) >= int64(vocab) })
+	if id, ok := m.tokenizer.ID(m.special["eos_token"]); ok {
+		m.eos = append(m.eos, id)
+	}
+	slices.Sort(m.eos)
+	m.eos = slices.Compact(m.eos)
+	return m, nil
+}
+
+func isGGUF(path string) bool { return strings.HasSuffix(strings.ToLower(path), ".gguf") }
+
+// setTemplate compiles a template.
+func (m *metadata) setTemplate(from, source string) (err error) {
+	m.template, err = chat.NewSet(source)
+	return templateFault(from, err)
+}
+
+// templateFault says where a template that cannot be used stands.
+func templateFault(from string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &dynamo.Error{Kind: dynamo.KindInvalid, Message: fmt.Sprintf("the chat template in %s cannot be used (give another with --chat-template)", from), Err: err}
+}
