@@ -1,0 +1,133 @@
+#!/usr/bin/env bash
+# Measures this project and its peers side by side, in one run on one machine,
+# and prints both sides. It installs the peers itself (Python 3 with pip and
+# venv; llama-cpp-python compiles for about ten minutes) into the user cache.
+#   scripts/figures/run.sh [tokenizer] [chat] [engine] [serve] [frontend] [binary]     default: all
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+root=$PWD
+peers=${XDG_CACHE_HOME:-$HOME/.cache}/dynamo/peers
+mkdir -p "$peers"
+work=$(mktemp -d)
+started=()
+stop() {
+  for pid in "${started[@]}"; do kill "$pid" 2>/dev/null || true; done
+  for pid in "${started[@]}"; do wait "$pid" 2>/dev/null || true; done
+  started=()
+}
+trap 'stop; rm -rf "$work"' EXIT
+
+parts=("$@")
+[ $# -gt 0 ] || parts=(binary tokenizer chat engine serve frontend)
+echo "machine: $(nproc) x $(awk -F': ' '/model name/{print $2; exit}' /proc/cpuinfo), $(date -u +%F), commit $(git rev-parse --short HEAD 2>/dev/null || echo none)"
+CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o "$work/dynamo" ./cmd/dynamo
+CGO_ENABLED=0 go build -o "$work/load" ./scripts/load
+dynamo=$work/dynamo
+model() { go test -count=1 -run TestSmolLM2 ./internal/fixture >/dev/null && echo "${XDG_CACHE_HOME:-$HOME/.cache}/dynamo/fixtures/SmolLM2-135M-Instruct.Q4_1.gguf"; }
+
+# venv NAME PACKAGE…: a virtual environment with the packages, made once.
+venv() {
+  local dir=$peers/$1
+  shift
+  [ -x "$dir/bin/python" ] || python3 -m venv "$dir"
+  "$dir/bin/python" -m pip install --quiet --disable-pip-version-check "$@" >&2
+  echo "$dir/bin/python"
+}
+wait_for() { # URL
+  for _ in $(seq 600); do
+    curl -fsS -o /dev/null "$1" 2>/dev/null && return
+    sleep 0.1
+  done
+  echo "no answer from $1" >&2
+  return 1
+}
+
+part_binary() {
+  echo "== binary, stripped, linux/amd64: $(($(stat -c %s "$dynamo") / 1000)) kB"
+}
+
+part_tokenizer() { echo "== tokenizer"; scripts/tokenizer/bench.sh; }
+
+part_chat() { echo "== chat template render"; scripts/chat/bench.sh; }
+
+part_engine() {
+  echo "== embedded engine, SmolLM2-135M Q4_1, tokens/s (peer: llama.cpp in llama-cpp-python 0.3.36, better of flash attention on and off)"
+  local python gguf
+  python=$(venv llama llama-cpp-python==0.3.36 numpy)
+  gguf=$(model)
+  # ours, theirs, ours: drift of a shared machine shows as a difference between the first and the last row
+  go test -c -o "$work/model.test" ./engine/native/model
+  ours() { (cd engine/native/model && "$work/model.test" -test.run '^$' -test.bench 'Prefill|Decode' -test.benchtime 2s) | tee "$1" | grep -E 'tok/s' >&2; }
+  ours "$work/ours1"
+  "$python" scripts/figures/llama.py "$gguf" | tee "$work/theirs" >&2
+  ours "$work/ours2"
+  python3 scripts/figures/ratio.py "$work/theirs" "$work/ours1" "$work/ours2"
+}
+
+part_serve() {
+  echo "== serve: start to ready and memory"
+  local gguf pool
+  gguf=$(model)
+  cat "$gguf" >/dev/null
+  for _ in 1 2 3; do
+    local begin=$EPOCHREALTIME addr=$work/addr-serve
+    rm -f "$addr"
+    "$dynamo" serve "$gguf" --http-port 0 --addr-file "$addr" --kv-cache-bytes 256MiB >"$work/serve.log" 2>&1 &
+    started=($!)
+    until [ -s "$addr" ]; do sleep 0.005; done
+    echo "ready after $(python3 -c "print(round($EPOCHREALTIME-$begin,3))") s, resident $(awk '/VmRSS/{print $2/1024}' "/proc/${started[0]}/status") MiB at ready"
+    curl -fsS -o /dev/null "http://$(cat "$addr")/v1/chat/completions" -d '{"model":"'"$(curl -fsS "http://$(cat "$addr")/v1/models" | python3 -c 'import json,sys;print(json.load(sys.stdin)["data"][0]["id"])')"'","max_tokens":64,"messages":[{"role":"user","content":"hello"}]}'
+    echo "  after one chat: resident $(awk '/VmRSS/{print $2/1024}' "/proc/${started[0]}/status") MiB, of it about 2.3 MiB KV"
+    stop
+  done
+}
+
+# front NAME URL PID MODEL: the short streamed chat, at 64 connections and at one.
+front() {
+  for _ in 1 2 3; do taskset -c 1 "$work/load" -url "$2" -model "$4" -c 64 -n 8000 -pid "$1=$3"; done
+  taskset -c 1 "$work/load" -url "$2" -model "$4" -c 1 -n 400 -warmup 50 -pid "$1=$3"
+}
+
+part_frontend() {
+  echo "== frontend alone: 32-word prompts, 16 tokens, streamed; server on cpu 0, client on cpu 1"
+  local gguf fe
+  gguf=$(model)
+  GOMAXPROCS=1 taskset -c 0 "$dynamo" serve "$gguf" --model-name smollm2 --engine echo --http-port 18100 --max-running 512 --max-queue 1024 --log error >"$work/echo.log" 2>&1 &
+  fe=$!
+  started=("$fe")
+  wait_for http://127.0.0.1:18100/ready
+  echo "- dynamo serve --engine echo (tokenizes, generates)"
+  front ours http://127.0.0.1:18100 "$fe" smollm2
+  local python
+  python=$(venv router vllm-router==0.1.17)
+  taskset -c 0 "$(dirname "$python")/vllm-router" --worker-urls http://127.0.0.1:18100 --policy round_robin --host 127.0.0.1 --port 18101 >"$work/router.log" 2>&1 &
+  started+=($!)
+  wait_for http://127.0.0.1:18101/health
+  echo "- vllm-router 0.1.17 round_robin before it (a proxy: does not tokenize; its latency includes ours)"
+  front vllm-router http://127.0.0.1:18101 "${started[-1]}" smollm2
+  stop
+  python=$(venv dynamo-1.6.1 ai-dynamo-runtime==1.6.1)
+  "$python" -m pip install --quiet --disable-pip-version-check --no-deps ai-dynamo==1.6.1
+  # its own requirements, less what no index carries
+  "$python" - <<'PY' >"$work/requirements"
+import importlib.metadata as m
+for r in m.requires("ai-dynamo") or []:
+    if "extra ==" not in r and not r.startswith(("aisimulate", "ai-dynamo-runtime")):
+        print("certifi" if r.startswith("certifi") else r)
+PY
+  "$python" -m pip install --quiet --disable-pip-version-check -r "$work/requirements"
+  "$(venv gguf gguf safetensors numpy)" scripts/gguf_to_hf.py "$gguf" "$work/hf"
+  export DYN_FILE_KV=$work/kv DYN_LOG=error HF_HUB_OFFLINE=1 DYN_DISCOVERY_BACKEND=file DYN_REQUEST_PLANE=tcp DYN_EVENT_PLANE=zmq
+  mkdir -p "$DYN_FILE_KV"
+  taskset -c 1 "$python" -m dynamo.mocker --model-path "$work/hf" --model-name smol --speedup-ratio 1000000 --num-workers 2 >"$work/mocker.log" 2>&1 &
+  started=($!)
+  sleep 4
+  taskset -c 0 "$python" -m dynamo.frontend --http-host 127.0.0.1 --http-port 18102 --router-mode round-robin >"$work/frontend.log" 2>&1 &
+  started+=($!)
+  for _ in $(seq 300); do curl -fsS http://127.0.0.1:18102/v1/models 2>/dev/null | grep -q smol && break; sleep 0.1; done
+  echo "- Dynamo 1.6.1 frontend, round-robin, two mockers in another process (tokenizes)"
+  front dynamo-1.6.1 http://127.0.0.1:18102 "${started[-1]}" smol
+  stop
+}
+
+for part in "${parts[@]}"; do "part_$part"; cd "$root"; done
