@@ -9,10 +9,6 @@ import time
 import llama_cpp as L
 import numpy as np
 
-L.llama_backend_init()
-model = L.llama_model_load_from_file(sys.argv[1].encode(), L.llama_model_default_params())
-rng = np.random.default_rng(1)
-
 
 @L.llama_log_callback
 def quiet(level, text, data):
@@ -20,6 +16,9 @@ def quiet(level, text, data):
 
 
 L.llama_log_set(quiet, None)
+L.llama_backend_init()
+model = L.llama_model_load_from_file(sys.argv[1].encode(), L.llama_model_default_params())
+rng = np.random.default_rng(1)
 
 
 def context(threads, flash, seqs=1):
