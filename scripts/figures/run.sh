@@ -53,7 +53,7 @@ part_chat() { echo "== chat template render"; scripts/chat/bench.sh; }
 part_engine() {
   echo "== embedded engine, SmolLM2-135M Q4_1, tokens/s (peer: llama.cpp in llama-cpp-python 0.3.36, better of flash attention on and off)"
   local python gguf
-  # every instruction set of this machine but AMX: virtual machines announce AMX and then refuse it
+  # named instruction sets instead of a native build, which dies of an illegal instruction on some virtual machines (AMX is the suspect)
   export CMAKE_ARGS="-DGGML_NATIVE=OFF -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON"
   local set
   for set in avx512f:AVX512 avx512_vnni:AVX512_VNNI avx512vbmi:AVX512_VBMI avx512_bf16:AVX512_BF16; do
