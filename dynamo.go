@@ -16,6 +16,22 @@ type TokenID uint32
 // RequestID names one request for its whole life, across retries and workers.
 type RequestID string
 
+// WorkerID names a worker in its cluster, from one life of its process to the
+// next if its operator so chooses. Zero is nobody.
+type WorkerID uint64
+
+// String prints the id as 16 hexadecimal digits.
+func (w WorkerID) String() string { return BlockHash(w).String() }
+
+// ParseWorkerID reads what String prints; leading zeros may be missing.
+func ParseWorkerID(s string) (WorkerID, error) {
+	n, err := strconv.ParseUint(s, 16, 64)
+	if err != nil || n == 0 {
+		return 0, &Error{Kind: KindInvalid, Message: strconv.Quote(s) + " is no worker id; it is 1 to 16 hexadecimal digits, not all zero"}
+	}
+	return WorkerID(n), nil
+}
+
 // BlockHash is the 64-bit chained hash of a full KV block: it depends on the
 // block's tokens, on every block before it and on the cache root. It is for
 // choosing (index, events, traces), never proof that two blocks hold the same

@@ -9,4 +9,10 @@ const (
 	MaxChoices = 128
 	// retryMin and retryMax bound the RetryAfter hint of a full queue.
 	retryMin, retryMax = time.Second, time.Minute
+	// keepFirst bounds the ids that a Migrate makes room for before they come; the
+	// room doubles as they do.
+	keepFirst = 256
+	// migratePause is the wait before the third attempt at a request whose first
+	// two brought nothing; it doubles up to migratePauseMax.
+	migratePause, migratePauseMax = 20 * time.Millisecond, time.Second
 )
