@@ -1,0 +1,61 @@
+package event
+
+import (
+	"encoding/binary"
+	"math"
+
+	"github.com/dynamo-go/dynamo/engine"
+)
+
+// A load on the wire:
+//
+//	offset  bytes  what
+//	0       1      n, how many bytes follow: 6 … 127
+//	1       n      six unsigned varints (7 bits a byte, low bits first, the high
+//	               bit set on all but the last byte): Running, Waiting,
+//	               MaxRunning, KVBlocks, KVUsed, Steps
+//
+// Bytes left within n after the sixth number belong to a newer form and are
+// skipped, so a worker may say more than an older router understands. The first
+// five are at most MaxLoadCount.
+
+// AppendLoad appends the wire form of l to b; it allocates only what append
+// does. Counts below 0 travel as 0, above MaxLoadCount as that.
+func AppendLoad(b []byte, l engine.Load) []byte {
+	start := len(b)
+	b = append(b, 0)
+	for _, n := range [...]int{l.Running, l.Waiting, l.MaxRunning, l.KVBlocks, l.KVUsed} {
+		b = binary.AppendUvarint(b, uint64(min(max(n, 0), MaxLoadCount)))
+	}
+	b = binary.AppendUvarint(b, l.Steps)
+	b[start] = byte(len(b) - start - 1)
+	return b
+}
+
+// ParseLoad reads the load that b begins with and returns what follows it. A
+// short or malformed one is KindCorrupt.
+func ParseLoad(b []byte) (l engine.Load, rest []byte, err error) {
+	if len(b) == 0 || b[0] > maxLoadBytes || int(b[0]) > len(b)-1 {
+		return engine.Load{}, nil, corrupt("a load is cut short or longer than any")
+	}
+	body, rest := b[1:1+int(b[0])], b[1+int(b[0]):]
+	for _, field := range [...]*int{&l.Running, &l.Waiting, &l.MaxRunning, &l.KVBlocks, &l.KVUsed} {
+		v, n := binary.Uvarint(body)
+		if n <= 0 || v > MaxLoadCount {
+			return engine.Load{}, nil, corrupt("a load holds no valid count")
+		}
+		*field, body = int(v), body[n:]
+	}
+	v, n := binary.Uvarint(body)
+	if n <= 0 {
+		return engine.Load{}, nil, corrupt("a load holds no valid step count")
+	}
+	l.Steps = v
+	return l, rest, nil
+}
+
+// MaxLoadCount bounds each count of a load but Steps.
+const MaxLoadCount = math.MaxInt32
+
+// maxLoadBytes bounds what follows the length byte, newer forms included.
+const maxLoadBytes = 127
