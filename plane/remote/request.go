@@ -1,0 +1,91 @@
+package remote
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/dynamo-go/dynamo"
+)
+
+// appendRequest appends the wire form of r, all of it but the deadline.
+func appendRequest(b []byte, r *dynamo.Request) []byte {
+	if b == nil {
+		b = make([]byte, 0, 192+3*(len(r.Tokens)+len(r.Resume)))
+	}
+	s := &r.Sampling
+	var flags byte
+	if r.IgnoreEOS {
+		flags |= flagIgnoreEOS
+	}
+	if s.Logprobs {
+		flags |= flagLogprobs
+	}
+	if s.PromptLogprobs {
+		flags |= flagPromptLogprobs
+	}
+	b = append(b, requestFormat, flags)
+	for _, v := range [...]string{string(r.ID), r.Model, r.Adapter, r.Namespace, string(r.Group)} {
+		b = appendString(b, v)
+	}
+	b = binary.LittleEndian.AppendUint64(b, uint64(r.Root))
+	for _, v := range [...]int{r.Priority, r.MaxTokens, r.MinTokens, r.N, r.Choice, s.TopK, s.TopLogprobs} {
+		b = binary.AppendVarint(b, int64(v))
+	}
+	for _, v := range [...]float32{s.Temperature, s.TopP, s.MinP, s.PresencePenalty, s.FrequencyPenalty, s.RepetitionPenalty} {
+		b = appendFloat(b, v)
+	}
+	b = binary.LittleEndian.AppendUint64(b, s.Seed)
+	b = binary.AppendUvarint(b, uint64(len(s.LogitBias)))
+	for _, v := range s.LogitBias {
+		b = appendFloat(binary.AppendUvarint(b, uint64(v.ID)), v.Bias)
+	}
+	b = appendIDs(b, r.StopTokens)
+	b = appendIDs(b, r.Tokens)
+	return appendIDs(b, r.Resume)
+}
+
+// parseRequest reads what appendRequest wrote; nothing of the request points into
+// b. A malformed one is KindInvalid.
+func parseRequest(b []byte) (*dynamo.Request, error) {
+	in := reader{b: b}
+	if f := in.byte(); in.fault == "" && f != requestFormat {
+		return nil, badRequest(fmt.Sprintf("it has format %d, this worker reads format %d; run one version of dynamo on both sides", f, requestFormat))
+	}
+	flags := in.byte()
+	if flags&^flagsOfRequest != 0 {
+		return nil, badRequest("it has flags that this worker does not know; run one version of dynamo on both sides")
+	}
+	r := &dynamo.Request{IgnoreEOS: flags&flagIgnoreEOS != 0}
+	s := &r.Sampling
+	s.Logprobs, s.PromptLogprobs = flags&flagLogprobs != 0, flags&flagPromptLogprobs != 0
+	r.ID = dynamo.RequestID(in.string(maxStringBytes))
+	for _, v := range [...]*string{&r.Model, &r.Adapter, &r.Namespace} {
+		*v = in.string(maxStringBytes)
+	}
+	r.Group = dynamo.RequestID(in.string(maxStringBytes))
+	r.Root = dynamo.CacheRoot(in.u64())
+	for _, v := range [...]*int{&r.Priority, &r.MaxTokens, &r.MinTokens, &r.N, &r.Choice, &s.TopK, &s.TopLogprobs} {
+		*v = in.varint()
+	}
+	for _, v := range [...]*float32{&s.Temperature, &s.TopP, &s.MinP, &s.PresencePenalty, &s.FrequencyPenalty, &s.RepetitionPenalty} {
+		*v = in.float()
+	}
+	s.Seed = in.u64()
+	if n := in.count(leastBias); n > 0 {
+		s.LogitBias = make([]dynamo.LogitBias, n)
+		for i := range s.LogitBias {
+			s.LogitBias[i] = dynamo.LogitBias{ID: in.id(), Bias: in.float()}
+		}
+	}
+	r.StopTokens = in.ids(nil)
+	r.Tokens = in.ids(nil)
+	r.Resume = in.ids(nil)
+	if fault := in.end(); fault != "" {
+		return nil, badRequest(fault)
+	}
+	return r, nil
+}
+
+func badRequest(fault string) error {
+	return &dynamo.Error{Kind: dynamo.KindInvalid, Message: "the request cannot be read: " + fault}
+}
