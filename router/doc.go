@@ -1,0 +1,22 @@
+// Package router stands in front of the workers of one model: an Engine that takes
+// one plan for each request, books it, and hands the request to the worker's own
+// Engine. Package node makes one for each model and tells it what discovery, the
+// connections and the workers' reports say; package placement decides.
+//
+// It owns the set of workers, the bookings, the queue of requests that no worker
+// can take at the moment, and the records of the last decisions.
+//
+// Laws:
+//   - A booking begins before the worker is asked and ends once, after its sequence
+//     has ended, however that was: an end, an error, a broken loop, a panic. So
+//     nothing is booked when nothing runs.
+//   - A worker that refuses, leaves or is lost before the first chunk costs the
+//     request nothing: the next candidate is asked at once. After the first chunk
+//     its error is the caller's, as whatever stands above knows what has come.
+//   - Requests that wait are served in their order, woken by what may let them
+//     through. Nothing polls, and no goroutine is held.
+//   - Between worker and caller there is an iterator call per chunk and no more.
+//
+// Locks: Router.mu is the only one; nothing is called while it is held but
+// placement, which is pure.
+package router

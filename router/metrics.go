@@ -1,0 +1,80 @@
+package router
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/dynamo-go/dynamo/obs"
+	"github.com/dynamo-go/dynamo/router/placement"
+)
+
+// outcome is how a request, or one attempt at it, ended.
+type outcome uint8
+
+const (
+	panicked  outcome = iota // until something better is known
+	completed                // the sequence came to its end
+	failed                   // an error of the request's or the engine's own
+	lost                     // the worker was lost, stalled or left after the first chunk
+	abandoned                // cancelled, given up, or past its deadline
+	exhausted                // every worker stayed full
+	noWorker                 // there was none
+	refused                  // of an attempt: the next worker is asked
+)
+
+var outcomes = [...]string{panicked: "panic", completed: "completed", failed: "failed", lost: "lost", abandoned: "abandoned", exhausted: "exhausted", noWorker: "no_worker"}
+
+// reason is why a worker did not take a request.
+type reason uint8
+
+const (
+	reasonRefused reason = iota
+	reasonDraining
+	reasonLost
+)
+
+var reasons = [...]string{reasonRefused: "refused", reasonDraining: "draining", reasonLost: "lost"}
+
+// Metrics are the families of package router. The routers of several models share
+// them: gauges are their sums.
+type Metrics struct {
+	requests  [len(outcomes)]prometheus.Counter
+	refusals  [len(reasons)]prometheus.Counter
+	decisions [3]prometheus.Counter // by free choice, for a group, none
+	waits     prometheus.Observer
+	workers   [3]prometheus.Gauge // by placement.State
+	booked    prometheus.Gauge
+	waiting   prometheus.Gauge
+}
+
+// The indices of Metrics.decisions.
+const (
+	decidedFree = iota
+	decidedGroup
+	decidedNone
+)
+
+// NewMetrics defines the families in r.
+func NewMetrics(r *obs.Registry) *Metrics {
+	m := &Metrics{
+		booked:  r.Gauge("dynamo_router_booked_requests", "Requests booked at workers; 0 when none is in progress."),
+		waiting: r.Gauge("dynamo_router_waiting_requests", "Requests that wait for a worker that can take them."),
+		waits:   r.Histograms("dynamo_router_wait_seconds", "Time that requests waited for a worker, of those that had to.", obs.BucketsStage).WithLabelValues(),
+	}
+	requests := r.Counters("dynamo_router_requests_total", "Requests by how they ended at the router.", "outcome")
+	for i, label := range outcomes {
+		m.requests[i] = requests.WithLabelValues(label)
+	}
+	refusals := r.Counters("dynamo_router_refusals_total", "Attempts that a worker did not take and that went to the next, by reason.", "reason")
+	for i, label := range reasons {
+		m.refusals[i] = refusals.WithLabelValues(label)
+	}
+	decisions := r.Counters("dynamo_router_decisions_total", "Decisions for a worker: by policy, for the worker of the request's group, or for none.", "outcome")
+	for i, label := range []string{decidedFree: "policy", decidedGroup: "group", decidedNone: "none"} {
+		m.decisions[i] = decisions.WithLabelValues(label)
+	}
+	workers := r.Gauges("dynamo_router_workers", "Workers by state.", "state")
+	for i := range m.workers {
+		m.workers[i] = workers.WithLabelValues(placement.State(i).String())
+	}
+	return m
+}

@@ -1,0 +1,202 @@
+package placement_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/datadriven"
+
+	"github.com/dynamo-go/dynamo"
+	"github.com/dynamo-go/dynamo/router/placement"
+)
+
+// script is the state of one script file: it books and reports as a router does.
+// Workers are called w1, w2, …, with the ids 1, 2, …
+type script struct {
+	policy     placement.Policy
+	now        time.Time
+	candidates []placement.Candidate
+	turn       uint64
+}
+
+// TestScript runs the files of testdata. See one for the commands.
+func TestScript(t *testing.T) {
+	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
+		sc := &script{now: time.Unix(1000, 0)}
+		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
+			return sc.run(t, d)
+		})
+	})
+}
+
+func (sc *script) run(t *testing.T, d *datadriven.TestData) string {
+	switch d.Cmd {
+	case "policy":
+		p, known := placement.ParsePolicy(d.CmdArgs[0].Key)
+		if !known {
+			d.Fatalf(t, "no such policy")
+		}
+		sc.policy = p
+		return ""
+	case "worker":
+		sc.worker(t, d)
+		return ""
+	case "report":
+		c, n := sc.find(t, d.CmdArgs[0].Key), 0
+		d.ScanArgs(t, "requests", &n)
+		c.Report = placement.Report{At: sc.now, Requests: n, Booked: c.Booked}
+		d.MaybeScanArgs(t, "max", &c.Report.MaxRunning)
+		return ""
+	case "release":
+		sc.find(t, d.CmdArgs[0].Key).Booked--
+		return ""
+	case "pass":
+		wait, err := time.ParseDuration(d.CmdArgs[0].Key)
+		if err != nil {
+			d.Fatalf(t, "%v", err)
+		}
+		sc.now = sc.now.Add(wait)
+		return ""
+	case "pick":
+		return sc.pick(t, d)
+	}
+	d.Fatalf(t, "no such command")
+	return ""
+}
+
+func (sc *script) find(t *testing.T, name string) *placement.Candidate {
+	var id dynamo.WorkerID
+	if _, err := fmt.Sscanf(name, "w%d", &id); err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(sc.candidates, func(c placement.Candidate) bool { return c.ID == id })
+	if i < 0 {
+		i = len(sc.candidates)
+		sc.candidates = append(sc.candidates, placement.Candidate{Key: placement.Key{ID: id, Epoch: 1}, State: placement.Up})
+	}
+	return &sc.candidates[i]
+}
+
+// worker NAME [max=N] [queue=N] [booked=N] [tokens=N] [state=up|down|draining]
+// [held=DURATION] [lost=DURATION] [doubted=DURATION] adds or changes one.
+func (sc *script) worker(t *testing.T, d *datadriven.TestData) {
+	c := sc.find(t, d.CmdArgs[0].Key)
+	var state, held, lost, doubted string
+	d.MaybeScanArgs(t, "max", &c.MaxRunning)
+	d.MaybeScanArgs(t, "queue", &c.MaxQueue)
+	d.MaybeScanArgs(t, "booked", &c.Booked)
+	d.MaybeScanArgs(t, "tokens", &c.BookedTokens)
+	if d.MaybeScanArgs(t, "state", &state) {
+		c.State = map[string]placement.State{"up": placement.Up, "down": placement.Down, "draining": placement.Draining}[state]
+	}
+	until := func(text string) time.Time {
+		wait, err := time.ParseDuration(text)
+		if err != nil {
+			d.Fatalf(t, "%v", err)
+		}
+		return sc.now.Add(wait)
+	}
+	if d.MaybeScanArgs(t, "held", &held) {
+		c.HeldUntil, c.Lost = until(held), false
+	}
+	if d.MaybeScanArgs(t, "lost", &lost) {
+		c.HeldUntil, c.Lost = until(lost), true
+	}
+	if d.MaybeScanArgs(t, "doubted", &doubted) {
+		c.DoubtedUntil = until(doubted)
+	}
+}
+
+// pick ID [attempt=N] [not=w1,w2] [sticky=w1] [times=N] decides, books, and prints
+// the scores; with times only the winners of as many requests.
+func (sc *script) pick(t *testing.T, d *datadriven.TestData) string {
+	q := placement.Request{ID: dynamo.RequestID(d.CmdArgs[0].Key), Now: sc.now}
+	attempt, times := 0, 0
+	var not, sticky string
+	d.MaybeScanArgs(t, "attempt", &attempt)
+	d.MaybeScanArgs(t, "times", &times)
+	if d.MaybeScanArgs(t, "not", &not) {
+		for _, name := range strings.Split(not, "+") {
+			q.Excluded = append(q.Excluded, sc.find(t, name).Key)
+		}
+	}
+	if d.MaybeScanArgs(t, "sticky", &sticky) {
+		q.Sticky = sc.find(t, sticky).Key
+	}
+	if times == 0 {
+		q.Seed = placement.Seed(q.ID, 0, attempt)
+		dec := sc.decide(t, q)
+		return show(&dec)
+	}
+	var b strings.Builder
+	for i := range times {
+		q.ID = dynamo.RequestID(fmt.Sprint(d.CmdArgs[0].Key, i))
+		q.Seed = placement.Seed(q.ID, 0, attempt)
+		dec := sc.decide(t, q)
+		if dec.Winner == placement.None {
+			fmt.Fprintf(&b, "-:%v ", dec.Outcome())
+			continue
+		}
+		fmt.Fprintf(&b, "w%d ", dec.Candidates[dec.Winner].ID)
+	}
+	return strings.TrimSpace(b.String()) + "\n"
+}
+
+// decide decides, checks the laws of a decision, and books.
+func (sc *script) decide(t *testing.T, q placement.Request) placement.Decision {
+	t.Helper()
+	d := placement.Decide(sc.policy, q, slices.Clone(sc.candidates), nil)
+	check(t, &d)
+	if d.Winner != placement.None {
+		sc.turn++
+		sc.candidates[d.Winner].Booked++
+		sc.candidates[d.Winner].Turn = sc.turn
+	}
+	return d
+}
+
+func show(d *placement.Decision) string {
+	var b strings.Builder
+	line := func(mark string, i int) {
+		s := &d.Scores[i]
+		fmt.Fprintf(&b, "%s w%d %v load=%d", mark, d.Candidates[i].ID, s.Verdict, s.Load)
+		if s.Others > 0 {
+			fmt.Fprintf(&b, " others=%d", s.Others)
+		}
+		if s.Doubted {
+			b.WriteString(" doubted")
+		}
+		if s.Sampled {
+			b.WriteString(" sampled")
+		}
+		if s.Verdict == placement.Fit {
+			fmt.Fprintf(&b, " cost=%.3g", s.Cost)
+		}
+		b.WriteString("\n")
+	}
+	for _, i := range d.Order() {
+		mark := " "
+		if i == d.Winner {
+			mark = "*"
+		}
+		line(mark, i)
+	}
+	for i := range d.Scores {
+		if d.Scores[i].Verdict != placement.Fit {
+			line("-", i)
+		}
+	}
+	if d.Winner == placement.None {
+		fmt.Fprintf(&b, "none: %v\n", d.Outcome())
+	}
+	if d.Sticky {
+		b.WriteString("sticky\n")
+	}
+	if next := d.Next(); !next.IsZero() {
+		fmt.Fprintf(&b, "next in %v\n", next.Sub(d.Request.Now))
+	}
+	return b.String()
+}

@@ -1,0 +1,332 @@
+package router
+
+import (
+	"context"
+	"iter"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/dynamo-go/dynamo"
+	"github.com/dynamo-go/dynamo/engine"
+	"github.com/dynamo-go/dynamo/obs"
+	"github.com/dynamo-go/dynamo/router/placement"
+)
+
+// Router is an Engine that hands each request to one of its workers.
+type Router struct {
+	config Config
+	policy placement.Policy
+	log    *slog.Logger
+
+	mu struct {
+		sync.Mutex
+		members    map[placement.Key]*member
+		list       []*member
+		candidates []placement.Candidate // what placement sees of list, in its order
+		scores     []placement.Score     // space for a decision's
+		groups     groups
+		records    records
+		queue      queue
+		stats      Stats
+		states     [3]int // as the metrics have them
+	}
+}
+
+var _ engine.Engine = (*Router)(nil)
+
+// New returns a Router without workers; the error lists the faults of c.
+func New(c Config) (*Router, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	r := &Router{config: c, log: obs.For(c.Logger, "router")}
+	r.policy, _ = placement.ParsePolicy(c.Mode)
+	r.mu.members = map[placement.Key]*member{}
+	r.mu.groups.workers = map[dynamo.RequestID]placement.Key{}
+	return r, nil
+}
+
+// call is one request while it is with the router.
+type call struct {
+	q        *dynamo.Request
+	arrived  time.Time
+	attempts int
+	excluded []placement.Key // refused it, since it last waited
+	room     [4]placement.Key
+}
+
+// Generate implements engine.Engine. The worker's sequence runs in the caller's
+// goroutine.
+func (r *Router) Generate(ctx context.Context, q *dynamo.Request) iter.Seq2[dynamo.Chunk, error] {
+	return func(yield func(dynamo.Chunk, error) bool) {
+		c := &call{q: q, arrived: time.Now()}
+		c.excluded = c.room[:0]
+		for {
+			b, err := r.take(ctx, c)
+			if err != nil {
+				yield(dynamo.Chunk{}, err)
+				return
+			}
+			e := r.attempt(ctx, c, b, yield)
+			if e.outcome == refused {
+				continue
+			}
+			if e.err != nil {
+				yield(dynamo.Chunk{}, e.err)
+			}
+			return
+		}
+	}
+}
+
+// booking is a place that a request holds at a worker.
+type booking struct {
+	m      *member
+	tokens int
+	ups    uint64 // how often the worker had been said to be up
+}
+
+// ending is how an attempt came out.
+type ending struct {
+	outcome outcome
+	err     error  // what the caller is to be told
+	code    string // of engine's, when the worker failed
+}
+
+// attempt asks the worker that c is booked at, and ends the booking before it
+// returns.
+func (r *Router) attempt(ctx context.Context, c *call, b booking, yield func(dynamo.Chunk, error) bool) (e ending) {
+	defer func() { r.release(ctx, c, b, &e) }()
+	engine.Placed(ctx, b.m.ID)
+	began, ended := false, false
+	for chunk, err := range b.m.Engine.Generate(ctx, c.q) {
+		if err != nil {
+			e = r.judge(ctx, err, began)
+			return e
+		}
+		began, ended = true, chunk.Finish != dynamo.FinishNone
+		if !yield(chunk, nil) {
+			e.outcome = abandoned
+			if ended {
+				e.outcome = completed
+			}
+			return e
+		}
+	}
+	e.outcome = completed
+	return e
+}
+
+// judge says what a worker's error means for the request.
+func (r *Router) judge(ctx context.Context, err error, began bool) ending {
+	code, workerFailed := engine.Lost(err)
+	e := ending{outcome: failed, err: err, code: code}
+	switch kind := dynamo.KindOf(err); {
+	case workerFailed && !began && code != engine.CodeStalled && ctx.Err() == nil:
+		e.outcome, e.err = refused, nil
+	case workerFailed:
+		e.outcome = lost
+	case kind == dynamo.KindCancelled, kind == dynamo.KindDeadline:
+		e.outcome = abandoned
+	}
+	return e
+}
+
+// take returns with a place at a worker, or with the error that the request ends
+// with.
+func (r *Router) take(ctx context.Context, c *call) (booking, error) {
+	_, span := r.config.Tracer.Start(ctx, "router.choose")
+	b, err := r.place(ctx, c)
+	if span != nil && err == nil {
+		span.Set(slog.String(obs.KeyWorker, b.m.ID.String()))
+	}
+	span.End(err)
+	if err == nil && r.log.Enabled(ctx, slog.LevelDebug) {
+		r.log.LogAttrs(ctx, slog.LevelDebug, "worker chosen", slog.String(obs.KeyRequest, string(c.q.ID)),
+			slog.String(obs.KeyWorker, b.m.ID.String()), slog.Int("attempt", c.attempts), slog.Duration(obs.KeyDuration, time.Since(c.arrived)))
+	}
+	return b, err
+}
+
+// place takes a place at once where there is one, or waits for it.
+func (r *Router) place(ctx context.Context, c *call) (booking, error) {
+	now := time.Now()
+	r.mu.Lock()
+	if err := r.endedLocked(ctx, c, now); err != nil {
+		r.mu.Unlock()
+		return booking{}, err
+	}
+	if r.mu.queue.n > 0 {
+		r.wakeLocked(now) // time alone may have made room
+	}
+	// Life 4: router takes one plan, the worker that placement chooses, and books the request there before it is sent
+	if r.mu.queue.n == 0 {
+		if b, found := r.chooseLocked(c, now); found {
+			r.mu.Unlock()
+			return b, nil
+		}
+	}
+	w, err := r.queueLocked(c, now)
+	placed := err == nil && !w.queued
+	r.mu.Unlock()
+	switch {
+	case err != nil:
+		return booking{}, err
+	case placed:
+		return w.b, nil
+	}
+	return r.wait(ctx, w)
+}
+
+// endedLocked refuses a request that is over.
+func (r *Router) endedLocked(ctx context.Context, c *call, now time.Time) error {
+	var err error
+	switch {
+	case ctx.Err() != nil:
+		err = engine.ContextError(ctx)
+	case !c.q.Deadline.IsZero() && !now.Before(c.q.Deadline):
+		err = engine.DeadlineError(nil)
+	default:
+		return nil
+	}
+	r.countLocked(abandoned)
+	return err
+}
+
+// decideLocked asks placement. The record refers to the router's own slices.
+func (r *Router) decideLocked(c *call, now time.Time) placement.Decision {
+	q := placement.Request{
+		ID: c.q.ID, Seed: placement.Seed(c.q.ID, len(c.q.Resume), c.attempts), Now: now, Excluded: c.excluded,
+	}
+	if c.q.Group != "" {
+		q.Sticky = r.mu.groups.workers[c.q.Group]
+	}
+	d := placement.Decide(r.policy, q, r.mu.candidates, r.mu.scores)
+	r.mu.scores = d.Scores
+	return d
+}
+
+// chooseLocked books c at the best worker, if there is one for it.
+func (r *Router) chooseLocked(c *call, now time.Time) (booking, bool) {
+	d := r.decideLocked(c, now)
+	if d.Winner == placement.None {
+		return booking{}, false
+	}
+	r.mu.records.keep(&d)
+	return r.bookLocked(c, &d), true
+}
+
+// bookLocked books c at the winner of d.
+func (r *Router) bookLocked(c *call, d *placement.Decision) booking {
+	m, cand := r.mu.list[d.Winner], &r.mu.candidates[d.Winner]
+	b := booking{m: m, ups: m.ups, tokens: m.tokens(c.q)}
+	c.attempts++
+	m.booked++
+	cand.Booked++
+	cand.BookedTokens += b.tokens
+	s := &r.mu.stats
+	s.Decisions++
+	cand.Turn = s.Decisions
+	s.Booked++
+	s.BookedTokens += b.tokens
+	if g := c.q.Group; g != "" && !d.Sticky {
+		r.mu.groups.set(g, m.key())
+	}
+	if mm := r.config.Metrics; mm != nil {
+		mm.booked.Inc()
+		if d.Sticky {
+			mm.decisions[decidedGroup].Inc()
+		} else {
+			mm.decisions[decidedFree].Inc()
+		}
+	}
+	return b
+}
+
+// release ends a booking: it takes the load off the worker, learns from how the
+// attempt ended, and lets those in that wait for the room.
+func (r *Router) release(ctx context.Context, c *call, b booking, e *ending) {
+	now := time.Now()
+	r.mu.Lock()
+	b.m.booked--
+	r.mu.stats.Booked--
+	r.mu.stats.BookedTokens -= b.tokens
+	if b.m.index >= 0 {
+		cand := &r.mu.candidates[b.m.index]
+		cand.Booked--
+		cand.BookedTokens -= b.tokens
+		if e.outcome != refused && !cand.Lost {
+			cand.HeldUntil = time.Time{}
+		}
+		r.learnLocked(b, cand, e.code, now)
+	}
+	if r.mu.stats.Booked < 0 || b.m.booked < 0 {
+		r.mu.Unlock()
+		panic("BUG: a booking ended twice")
+	}
+	if mm := r.config.Metrics; mm != nil {
+		mm.booked.Dec()
+	}
+	if e.outcome == refused {
+		c.excluded = append(c.excluded, b.m.key())
+		r.mu.stats.Refusals++
+	} else {
+		r.countLocked(e.outcome)
+	}
+	r.wakeLocked(now)
+	r.mu.Unlock()
+	r.tell(ctx, c, b, e)
+}
+
+// learnLocked draws the conclusion from a worker's failure.
+func (r *Router) learnLocked(b booking, cand *placement.Candidate, code string, now time.Time) {
+	m := b.m
+	switch code {
+	case engine.CodeRefused:
+		cand.HeldUntil, cand.Lost = now.Add(refusedHold), false
+	case engine.CodeLost:
+		// Word of the connection that is newer than the booking knows better.
+		if m.ups == b.ups && m.up {
+			cand.HeldUntil, cand.Lost = now.Add(lostHold), true
+		}
+	case engine.CodeStalled:
+		cand.DoubtedUntil = now.Add(stalledDoubt)
+		m.doubtSteps = m.load.Steps
+	case engine.CodeDraining:
+		m.draining = true
+		r.stateLocked(m)
+	}
+}
+
+// tell counts and logs what a worker did to a request.
+func (r *Router) tell(ctx context.Context, c *call, b booking, e *ending) {
+	if e.code == "" {
+		return
+	}
+	if mm := r.config.Metrics; mm != nil && e.outcome == refused {
+		switch e.code {
+		case engine.CodeRefused:
+			mm.refusals[reasonRefused].Inc()
+		case engine.CodeDraining:
+			mm.refusals[reasonDraining].Inc()
+		default:
+			mm.refusals[reasonLost].Inc()
+		}
+	}
+	r.log.LogAttrs(ctx, slog.LevelDebug, "worker failed a request", slog.String(obs.KeyRequest, string(c.q.ID)),
+		slog.String(obs.KeyWorker, b.m.ID.String()), slog.String("code", e.code), slog.Bool("next", e.outcome == refused))
+}
+
+func (r *Router) countLocked(o outcome) {
+	switch o {
+	case exhausted, noWorker:
+		r.mu.stats.Refused++
+	case abandoned:
+		r.mu.stats.Abandoned++
+	}
+	r.mu.stats.Ended++
+	if mm := r.config.Metrics; mm != nil {
+		mm.requests[o].Inc()
+	}
+}
