@@ -36,7 +36,10 @@ func (x *exchange) chat() error {
 	return x.admitted(func() error {
 		ids := r.TokenData
 		if len(ids) == 0 {
-			if ids, err = x.conversation(&r.Conversation, r.AddSpecial.Or(false)); err != nil {
+			_, span := x.s.config.Tracer.Start(x.ctx, "preprocess")
+			ids, err = x.conversation(&r.Conversation, r.AddSpecial.Or(false))
+			span.End(err)
+			if err != nil {
 				return err
 			}
 		}
@@ -116,14 +119,24 @@ func (x *exchange) completion() error {
 			echo:        r.Echo,
 			promptField: "prompt",
 		}
-		for i := range r.Prompts {
-			if err := g.takePrompt(i, &r.Prompts[i]); err != nil {
-				return err
-			}
+		if err := g.takePrompts(r.Prompts); err != nil {
+			return err
 		}
 		r.Prompts = nil // as above
 		return g.run()
 	})
+}
+
+// takePrompts encodes the prompts.
+func (g *generation) takePrompts(prompts []openai.Prompt) (err error) {
+	_, span := g.s.config.Tracer.Start(g.ctx, "preprocess")
+	defer func() { span.End(err) }()
+	for i := range prompts {
+		if err := g.takePrompt(i, &prompts[i]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // takePrompt encodes prompt i. Ids are used as they are; where its text is echoed

@@ -45,6 +45,12 @@ type Config struct {
 	Logger *slog.Logger
 	// Registry receives the metrics and is served as /metrics; nil makes one.
 	Registry *obs.Registry
+	// Tracer makes a span for each generating request; nil makes none, and the
+	// trace context a client sends is passed on to the engine as it came.
+	Tracer *obs.Tracer
+	// Instances lists who serves the models, for /health; nil lists nobody. It is
+	// called for each of its requests and must not block.
+	Instances func() []Instance
 }
 
 // DefaultConfig returns the defaults.

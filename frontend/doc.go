@@ -19,6 +19,8 @@
 //   - A stop string ends its choice in the step that completes it; text that may
 //     become part of one is held back, and no other.
 //   - Labels of metrics are served model names and constants.
+//   - The engine works within the trace the client named: its context carries the
+//     span made here or, where none is recorded, the client's own traceparent.
 //
 // Goroutines: one writer per streamed answer, from its second batch of events to
 // its end (owner: the handler, which waits for it); one per further prompt of a

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/dynamo-go/dynamo"
+	"github.com/dynamo-go/dynamo/engine"
 	"github.com/dynamo-go/dynamo/obs"
 	"github.com/dynamo-go/dynamo/openai"
 )
@@ -43,12 +44,18 @@ func publicError(err error) (int, *dynamo.Error) {
 	if errors.As(err, &h) {
 		return h.status, e
 	}
+	if e.RetryAfter == 0 && e.Kind == dynamo.KindUnavailable {
+		retry := *e
+		retry.RetryAfter = retryAfter
+		e = &retry
+	}
 	return e.Kind.Info().HTTPStatus, e
 }
 
 // fail answers with err, unless the answer has begun; then it says nothing.
 func (x *exchange) fail(err error) {
 	status, e := publicError(err)
+	x.failure = err
 	x.ended(e.Kind)
 	if e.Kind == dynamo.KindInternal || e.Kind == dynamo.KindCorrupt {
 		x.s.log.Error("request failed", obs.KeyRequest, x.id, obs.KeyModel, x.label, obs.KeyError, err)
@@ -76,6 +83,10 @@ var errDrained = &dynamo.Error{Kind: dynamo.KindUnavailable, Code: "shutting_dow
 
 // errDraining refuses requests while the server shuts down.
 var errDraining = &dynamo.Error{Kind: dynamo.KindUnavailable, Code: "shutting_down", RetryAfter: time.Second, Message: "the server is shutting down and takes no new requests; send this one elsewhere or later"}
+
+// errNoModel refuses requests while nobody serves anything: whatever the request
+// asks for, a worker may bring it in a moment.
+var errNoModel = &dynamo.Error{Kind: dynamo.KindUnavailable, Param: "model", Code: engine.CodeNoWorker, RetryAfter: retryAfter, Message: "no worker is registered here yet, so no model is served; start one with `dynamo worker MODEL`, or try again in a moment"}
 
 // errCrowded refuses requests before their body is read.
 var errCrowded = &dynamo.Error{Kind: dynamo.KindExhausted, Code: "queue_full", RetryAfter: time.Second, Message: "the server handles as many requests as it can; try again later"}

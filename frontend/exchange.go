@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"log/slog"
 	"net/http"
 	"strconv"
 	"time"
@@ -39,6 +40,10 @@ type exchange struct {
 	label  string
 	stream bool
 	done   bool // counted in the metrics
+
+	span    *obs.Span
+	status  int   // of the answer; 0 if none has begun
+	failure error // why the request did not succeed
 }
 
 // begin begins the handling of a request. On an error it is already answered.
@@ -52,7 +57,12 @@ func (s *Server) begin(w http.ResponseWriter, r *http.Request, endpoint string) 
 	for _, b := range random[16:] {
 		x.seed = x.seed<<8 | uint64(b)
 	}
-	w.Header()["X-Request-Id"] = []string{x.requestID()}
+	external := x.requestID()
+	w.Header()["X-Request-Id"] = []string{external}
+	x.trace()
+	if s.log.Enabled(x.ctx, slog.LevelDebug) {
+		s.log.LogAttrs(x.ctx, slog.LevelDebug, "request arrived", slog.String(obs.KeyRequest, x.id), slog.String("endpoint", endpoint), slog.String("client_req", external), slog.String(obs.KeyAddress, r.RemoteAddr))
+	}
 	var err error
 	switch {
 	case s.draining.Load():
@@ -69,10 +79,32 @@ func (s *Server) begin(w http.ResponseWriter, r *http.Request, endpoint string) 
 	return x, true
 }
 
+// trace begins the request's span, below the client's if it sent one along. The
+// engine finds the trace in the context, whether or not it is recorded here.
+func (x *exchange) trace() {
+	if parent := x.r.Header.Get("Traceparent"); parent != "" && obs.ValidTrace(parent) {
+		x.ctx = obs.WithTrace(x.ctx, parent)
+	}
+	x.ctx, x.span = x.s.config.Tracer.Start(x.ctx, x.endpoint, slog.String(obs.KeyRequest, x.id))
+}
+
 // finish ends the handling.
 func (x *exchange) finish() {
 	x.cancel()
+	x.span.Set(slog.String(obs.KeyModel, x.label), slog.Int(obs.KeyStatus, x.status))
+	x.span.End(x.failure)
+	if x.s.log.Enabled(x.ctx, slog.LevelDebug) {
+		x.logEnd()
+	}
 	x.s.handling.Add(-1)
+}
+
+func (x *exchange) logEnd() {
+	attrs := []slog.Attr{slog.String(obs.KeyRequest, x.id), slog.String(obs.KeyModel, x.label), slog.Int(obs.KeyStatus, x.status), slog.Duration(obs.KeyDuration, time.Since(x.arrived))}
+	if x.failure != nil {
+		attrs = append(attrs, slog.Any(obs.KeyError, x.failure))
+	}
+	x.s.log.LogAttrs(x.ctx, slog.LevelDebug, "request ended", attrs...)
 }
 
 // requestID returns the client's own id of the request, or ours.
@@ -193,6 +225,7 @@ func (x *exchange) admitted(work func() error) error {
 		if err != nil {
 			return err
 		}
+		x.span.Event("admitted")
 		return work()
 	}
 	return errDraining // the gate yields a place or an error; being here means neither
@@ -203,6 +236,7 @@ func (x *exchange) reply(status int, body []byte) {
 	h := x.w.Header()
 	h["Content-Type"] = jsonType
 	h["Content-Length"] = []string{strconv.Itoa(len(body))}
+	x.status = status
 	_ = x.rc.SetWriteDeadline(time.Now().Add(x.s.config.WriteTimeout)) // without support there is no limit
 	x.w.WriteHeader(status)
 	if _, err := x.w.Write(body); err != nil {

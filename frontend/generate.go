@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"runtime/debug"
 	"slices"
@@ -36,6 +37,7 @@ type generation struct {
 	promptField string
 
 	firstSeen atomic.Bool
+	engine    *obs.Span // the engine's work for all prompts
 }
 
 // prompt is one prompt and the state of its choices.
@@ -146,10 +148,22 @@ func (g *generation) sampling() dynamo.Sampling {
 // each generates for all prompts, giving every chunk to receive. The choices of
 // one prompt come one chunk at a time; those of several prompts at once.
 func (g *generation) each(receive func(t *prompt, chunk *dynamo.Chunk) error) error {
-	if len(g.prompts) == 1 {
-		return g.one(g.ctx, &g.prompts[0], receive)
+	var ctx context.Context
+	ctx, g.engine = g.s.config.Tracer.Start(g.ctx, "generate")
+	err := g.all(ctx, receive)
+	if g.engine != nil {
+		u := g.usage()
+		g.engine.Set(slog.Int("prompt_tokens", u.Prompt), slog.Int("cached_tokens", u.Cached), slog.Int("output_tokens", u.Completion))
 	}
-	group, ctx := errgroup.WithContext(g.ctx)
+	g.engine.End(err)
+	return err
+}
+
+func (g *generation) all(ctx context.Context, receive func(t *prompt, chunk *dynamo.Chunk) error) error {
+	if len(g.prompts) == 1 {
+		return g.one(ctx, &g.prompts[0], receive)
+	}
+	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(maxParallelPrompts)
 	for i := range g.prompts {
 		group.Go(func() error {
@@ -201,6 +215,7 @@ func (g *generation) observe(c *choice, chunk *dynamo.Chunk) {
 			m.interToken.Observe(now.Sub(c.last).Seconds() / float64(n))
 		case g.firstSeen.CompareAndSwap(false, true):
 			m.firstToken.Observe(now.Sub(g.arrived).Seconds())
+			g.engine.Event("first token")
 		}
 		c.last = now
 		m.outputTokens.Add(float64(n))
@@ -255,7 +270,6 @@ func (g *generation) succeeded() {
 	for i := range g.prompts {
 		m.cached.Observe(float64(g.prompts[i].texter.choices[0].cached))
 	}
-	g.s.log.Debug("answered", obs.KeyRequest, g.id, obs.KeyModel, g.label)
 }
 
 // whole answers with one JSON object.

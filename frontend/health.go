@@ -116,14 +116,24 @@ func (s *Server) readiness() (status int, word string) {
 	return http.StatusOK, "ready"
 }
 
-// serveHealth is GET /health, in the reference's shape.
+// serveHealth is GET /health, in the reference's shape: healthy with 200 while a
+// request would be taken, else unhealthy with 503, and who serves. Where API keys
+// are wanted, the workers and their addresses are shown to those who have one.
 func (s *Server) serveHealth(w http.ResponseWriter, r *http.Request) {
 	status, word := s.readiness()
 	health := "healthy"
 	if status != http.StatusOK {
 		health = "unhealthy"
 	}
-	body := []byte(`{"status":"` + health + `","message":"` + word + `","models":[`)
+	body := []byte(`{"status":"` + health + `","message":"` + word + `",`)
+	if _, stranger := s.config.APIKeys.tenant(r); s.config.Instances != nil && stranger == nil {
+		var err error
+		if body, err = appendInstances(body, s.config.Instances()); err != nil {
+			panic("BUG: the instances are not JSON: " + err.Error())
+		}
+		body = append(body, ',')
+	}
+	body = append(body, `"models":[`...)
 	for i, m := range s.infos() {
 		if i > 0 {
 			body = append(body, ',')

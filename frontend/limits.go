@@ -31,6 +31,9 @@ const (
 	handlersBeyond = 256
 	// cutGrace is how long handlers have to end after a drain ran out of time.
 	cutGrace = 2 * time.Second
+	// retryAfter is what a client is told to wait when nobody can serve it and
+	// whoever found out did not say for how long: workers come back in seconds.
+	retryAfter = time.Second
 	// maxKeys bounds the API keys of a file.
 	maxKeys = 100_000
 	// maxParallelPrompts bounds the prompts of one request that are generated at

@@ -1,6 +1,8 @@
 package frontend
 
 import (
+	"maps"
+	"slices"
 	"sync"
 
 	"github.com/dynamo-go/dynamo"
@@ -33,10 +35,11 @@ type metrics struct {
 	outputTokens                *prometheus.CounterVec
 	contextLength, blockSize    *prometheus.GaugeVec
 	templateTime, tokenizerTime prometheus.Histogram
+	ready                       *prometheus.GaugeVec
 	queued                      *queueGauge
 }
 
-func newMetrics(r *obs.Registry) *metrics {
+func newMetrics(r *obs.Registry, instances func() []Instance) *metrics {
 	m := &metrics{
 		requests:      r.Counters("dynamo_frontend_requests_total", "Requests ended, by outcome.", "model", "endpoint", "request_type", "status", "error_type"),
 		started:       r.Counters("dynamo_frontend_requests_started_total", "Requests for a served model that were decoded.", "model", "endpoint", "request_type"),
@@ -52,12 +55,39 @@ func newMetrics(r *obs.Registry) *metrics {
 		outputTokens:  r.Counters("dynamo_frontend_output_tokens_total", "Tokens generated, as they come.", "model"),
 		contextLength: r.Gauges("dynamo_frontend_model_context_length", "Longest sequence of a served model in tokens.", "model"),
 		blockSize:     r.Gauges("dynamo_frontend_model_kv_cache_block_size", "KV cache block size of a served model in tokens.", "model"),
+		ready:         r.Gauges("dynamo_frontend_model_ready", "Whether the frontend serves a model (1) or its last worker is gone (0).", "model"),
 		queued:        &queueGauge{desc: prometheus.NewDesc("dynamo_frontend_queued_requests", "Requests waiting to be let through to the engine.", []string{"model"}, nil)},
 	}
 	m.templateTime = r.Histograms("dynamo_frontend_template_seconds", "Time to render the chat template of a request.", obs.BucketsStage).WithLabelValues().(prometheus.Histogram)
 	m.tokenizerTime = r.Histograms("dynamo_frontend_tokenize_seconds", "Time to encode the prompts of a request.", obs.BucketsStage).WithLabelValues().(prometheus.Histogram)
 	r.Register(m.queued)
+	if instances != nil {
+		r.Register(&workersGauge{
+			desc:      prometheus.NewDesc("dynamo_frontend_model_workers", "Workers of a served model that take requests.", []string{"model"}, nil),
+			queued:    m.queued,
+			instances: instances,
+		})
+	}
 	return m
+}
+
+// serve shows a model that is served.
+func (m *metrics) serve(c *engine.Card, a *engine.Admit) {
+	m.contextLength.WithLabelValues(c.Model).Set(float64(c.ContextLength))
+	m.blockSize.WithLabelValues(c.Model).Set(float64(c.BlockSize))
+	m.ready.WithLabelValues(c.Model).Set(1)
+	m.queued.set(c.Model, a)
+}
+
+// unserve shows that a model is served no longer. Its counters stay: they say
+// what has been.
+func (m *metrics) unserve(label string) {
+	m.contextLength.DeleteLabelValues(label)
+	m.blockSize.DeleteLabelValues(label)
+	if m.queued.has(label) {
+		m.ready.WithLabelValues(label).Set(0)
+	}
+	m.queued.set(label, nil)
 }
 
 // modelMetrics are the children of one model, looked up once.
@@ -136,4 +166,41 @@ func (q *queueGauge) set(label string, a *engine.Admit) {
 		return
 	}
 	q.mu.gates[label] = a
+}
+
+// has reports whether a model is served.
+func (q *queueGauge) has(label string) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.mu.gates[label] != nil
+}
+
+// labels returns the served models.
+func (q *queueGauge) labels() []string {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return slices.Collect(maps.Keys(q.mu.gates))
+}
+
+// workersGauge counts the workers of the served models when it is scraped.
+type workersGauge struct {
+	desc      *prometheus.Desc
+	queued    *queueGauge // knows the served models
+	instances func() []Instance
+}
+
+// Describe implements prometheus.Collector.
+func (w *workersGauge) Describe(out chan<- *prometheus.Desc) { out <- w.desc }
+
+// Collect implements prometheus.Collector.
+func (w *workersGauge) Collect(out chan<- prometheus.Metric) {
+	count := map[string]int{}
+	for _, i := range w.instances() {
+		if i.State == StateReady {
+			count[i.Model]++
+		}
+	}
+	for _, label := range w.queued.labels() {
+		out <- prometheus.MustNewConstMetric(w.desc, prometheus.GaugeValue, float64(count[label]), label)
+	}
 }

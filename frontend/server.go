@@ -8,7 +8,6 @@ import (
 	"maps"
 	"net"
 	"net/http"
-	"net/http/pprof"
 	"slices"
 	"strings"
 	"sync"
@@ -100,7 +99,7 @@ func New(c Config) (*Server, error) {
 	s := &Server{
 		config:  c,
 		log:     obs.For(c.Logger, "frontend"),
-		metrics: newMetrics(c.Registry),
+		metrics: newMetrics(c.Registry, c.Instances),
 		cache:   tokenizer.NewCache(c.TokenizerCacheBytes),
 		origin:  http.NewCrossOriginProtection(),
 		drained: make(chan struct{}),
@@ -111,7 +110,8 @@ func New(c Config) (*Server, error) {
 	return s, nil
 }
 
-// AddModel serves m from now on, in place of one of the same name.
+// AddModel serves m from now on, in place of one of the same name; requests in
+// progress stay with the model they began with.
 func (s *Server) AddModel(m *Model) error {
 	if m.Card.Model == "" || m.Engine == nil || m.Tokenizer == nil || m.Card.ContextLength < 1 {
 		return errors.New("add a model: its name, context length, engine and tokenizer are needed")
@@ -131,11 +131,9 @@ func (s *Server) AddModel(m *Model) error {
 	}
 	sv.word = ordinaryWord(m.Tokenizer)
 	sv.maxTextBytes = m.Card.ContextLength * shortening * longestToken(m.Tokenizer)
-	s.metrics.contextLength.WithLabelValues(m.Card.Model).Set(float64(m.Card.ContextLength))
-	s.metrics.blockSize.WithLabelValues(m.Card.Model).Set(float64(m.Card.BlockSize))
-	s.metrics.queued.set(m.Card.Model, sv.gate)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.metrics.serve(&m.Card, sv.gate)
 	s.mu.models[m.Card.Model] = sv
 	return nil
 }
@@ -165,7 +163,7 @@ func (s *Server) RemoveModel(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.mu.models, name)
-	s.metrics.queued.set(name, nil)
+	s.metrics.unserve(name)
 }
 
 // model finds a served model.
@@ -179,6 +177,9 @@ func (s *Server) model(name string) (*served, error) {
 		for _, m := range s.mu.models {
 			return m, nil
 		}
+	}
+	if len(s.mu.models) == 0 {
+		return nil, errNoModel
 	}
 	return nil, s.notServedLocked(name)
 }
@@ -218,11 +219,7 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("GET /version", s.serveVersion)
 	mux.Handle("GET /metrics", s.config.Registry.Handler())
 	if s.config.Pprof {
-		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
-		mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
-		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
-		mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
-		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+		obs.HandlePprof(mux)
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h, pattern := mux.Handler(r)

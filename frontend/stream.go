@@ -1,6 +1,8 @@
 package frontend
 
 import (
+	"net/http"
+
 	"github.com/dynamo-go/dynamo"
 	"github.com/dynamo-go/dynamo/obs"
 	"github.com/dynamo-go/dynamo/openai"
@@ -17,6 +19,7 @@ func (g *generation) streamed() error {
 		h.Del("Cache-Control")
 		return err
 	}
+	g.status = http.StatusOK
 	// Life 12: the sequence has ended once, with an answer, an error or a client gone; usage is counted and the request leaves
 	_ = out.add(func(b []byte) []byte { // an error is close's too
 		if err != nil {
@@ -44,6 +47,7 @@ func (g *generation) streamed() error {
 // stream itself has told the client.
 func (g *generation) failLate(err error) {
 	kind := dynamo.KindOf(err)
+	g.failure = err
 	g.ended(kind)
 	if kind == dynamo.KindInternal || kind == dynamo.KindCorrupt {
 		g.s.log.Error("request failed", obs.KeyRequest, g.id, obs.KeyModel, g.label, obs.KeyError, err)
