@@ -11,6 +11,7 @@ import (
 
 	"github.com/dynamo-go/dynamo/engine/native/kernel"
 	"github.com/dynamo-go/dynamo/hub"
+	"github.com/dynamo-go/dynamo/obs"
 )
 
 // The engines a node can host.
@@ -19,9 +20,27 @@ const (
 	EngineEcho   = "echo"   // answers with the prompt's own tokens
 )
 
+// The roles of a node.
+const (
+	RoleServe    = "serve"    // frontend and engines in this process
+	RoleFrontend = "frontend" // HTTP for the workers that discovery finds
+	RoleWorker   = "worker"   // an engine that frontends find by discovery
+)
+
 // Config says what a node serves and how. Zero means zero: start from
 // DefaultConfig.
 type Config struct {
+	// Role is RoleServe, RoleFrontend or RoleWorker. Default serve.
+	Role string
+	// Cluster is how the parts of a cluster find and reach each other; of no
+	// meaning to RoleServe but for the routing among its engines.
+	Cluster ClusterConfig
+	// Worker is what only RoleWorker needs to know.
+	Worker WorkerConfig
+	// Engines is the number of engines RoleServe runs in this process. Default 1.
+	// (--num-workers with --in-process)
+	Engines int
+
 	// ModelPath is a .gguf file or a folder in Hugging Face layout. No default.
 	ModelPath string
 	// Sampling holds where neither a request nor the model's own files say how to
@@ -61,7 +80,7 @@ type Config struct {
 	MaxRunning, MaxQueue int
 
 	// Listener is where HTTP is served; the node closes it. No default: see
-	// Listen.
+	// Listen. A worker serves health and metrics there, and needs none.
 	Listener net.Listener
 	// AddrFile receives the bound address once requests are served; empty for
 	// none. (--addr-file)
@@ -84,11 +103,18 @@ type Config struct {
 	// context is cancelled. Default 30 s. (--drain-timeout)
 	DrainTimeout time.Duration
 
+	// Tracing says where spans go. Default: nowhere; trace contexts are passed on.
+	// (--otlp-endpoint)
+	Tracing obs.TracerConfig
+
 	// Version is reported by /version.
 	Version string
 	// Ready is called once requests are served, from Run's goroutine; nil for
 	// nobody.
 	Ready func(Ready)
+	// Loaded is called when something large has been read, which takes more memory
+	// than keeping it; nil for nobody.
+	Loaded func()
 	// Progress hears how loading goes, in bytes; nil for nobody. Several
 	// goroutines may call it.
 	Progress func(what string, done, total int64)
@@ -99,6 +125,7 @@ type Config struct {
 // DefaultConfig returns the defaults.
 func DefaultConfig() Config {
 	return Config{
+		Role: RoleServe, Cluster: DefaultClusterConfig(), Engines: 1,
 		Engine: EngineNative, Precision: "int8", KernelLevel: levelAuto, PrefixCaching: true,
 		StepTokens: 512, MaxRunning: 64, MaxQueue: 1024,
 		BodyLimitBytes: 16 << 20, MaxWait: time.Minute, DrainTimeout: 30 * time.Second,
@@ -113,6 +140,10 @@ const levelAuto = "auto"
 func (c *Config) Validate() error {
 	var faults []error
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
+	if c.Role != RoleServe && c.Role != RoleFrontend && c.Role != RoleWorker {
+		fault("a node's role is %q; it must be %s, %s or %s", c.Role, RoleServe, RoleFrontend, RoleWorker)
+	}
+	faults = append(faults, c.Cluster.Validate(), c.Tracing.Validate())
 	if c.Engine != EngineNative && c.Engine != EngineEcho {
 		fault("--engine: %q is neither %s nor %s", c.Engine, EngineNative, EngineEcho)
 	}
@@ -130,13 +161,13 @@ func (c *Config) Validate() error {
 		{"--context-length", int64(c.ContextLength), 0}, {"--threads", int64(c.Threads), 0}, {"--kv-cache-bytes", c.KVCacheBytes, 0},
 		{"--step-tokens", int64(c.StepTokens), 1}, {"--max-running", int64(c.MaxRunning), 1}, {"--max-queue", int64(c.MaxQueue), 0},
 		{"--body-limit", c.BodyLimitBytes, 1}, {"--echo-itl", int64(c.EchoITL), 0}, {"--drain-timeout", int64(c.DrainTimeout), 0},
-		{"--max-wait", int64(c.MaxWait), 0}, {"--request-timeout", int64(c.RequestTimeout), 0},
+		{"--max-wait", int64(c.MaxWait), 0}, {"--request-timeout", int64(c.RequestTimeout), 0}, {"--num-workers", int64(c.Engines), 1},
 	} {
 		if f.n < f.min {
 			fault("%s is %d; it must be %d or more", f.flag, f.n, f.min)
 		}
 	}
-	if c.Engine == EngineNative && c.StepTokens < c.MaxRunning {
+	if c.Role != RoleFrontend && c.Engine == EngineNative && c.StepTokens < c.MaxRunning {
 		fault("--step-tokens is %d; it must be at least --max-running (%d), so that every running request gets its token", c.StepTokens, c.MaxRunning)
 	}
 	if c.StateDir == "" && (c.APIKey != "" || c.APIKeysFile != "") {

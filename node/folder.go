@@ -12,10 +12,10 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/dynamo-go/dynamo"
-	"github.com/dynamo-go/dynamo/chat"
 	"github.com/dynamo-go/dynamo/frontend"
 	"github.com/dynamo-go/dynamo/hub"
 	"github.com/dynamo-go/dynamo/openai"
+	"github.com/dynamo-go/dynamo/plane/discovery"
 	"github.com/dynamo-go/dynamo/tokenizer"
 )
 
@@ -37,28 +37,31 @@ type modelConfig struct {
 	RepetitionPenalty *float64 `json:"repetition_penalty"`
 }
 
-// defaults are the publisher's sampling values. do_sample is passed over: it
-// tells the transformers library how to sample when nobody asks, and here
-// requests say so by their temperature.
-// Where the publisher's files are silent, advice stands in.
-func (c *modelConfig) defaults(advice hub.Sampling) frontend.Defaults {
+// advised are the publisher's sampling values; where the files are silent, advice
+// stands in. do_sample is passed over: it tells the transformers library how to
+// sample when nobody asks, and here requests say so by their temperature.
+func (c *modelConfig) advised(advice hub.Sampling) discovery.Sampling {
+	s := discovery.Sampling{Temperature: c.Temperature, TopP: c.TopP, TopK: c.TopK, MinP: c.MinP, RepetitionPenalty: c.RepetitionPenalty}
+	if advice.Temperature > 0 && s.Temperature == nil {
+		s.Temperature = &advice.Temperature
+	}
+	if advice.TopP > 0 && s.TopP == nil {
+		s.TopP = &advice.TopP
+	}
+	return s
+}
+
+// samplingDefaults is what holds where a request does not say how to sample.
+func samplingDefaults(s discovery.Sampling) frontend.Defaults {
 	float := func(p *float64) (o openai.Optional[float64]) {
 		if p != nil {
 			o = openai.Some(*p)
 		}
 		return o
 	}
-	d := frontend.Defaults{
-		Temperature: float(c.Temperature), TopP: float(c.TopP), MinP: float(c.MinP), RepetitionPenalty: float(c.RepetitionPenalty),
-	}
-	if advice.Temperature > 0 && c.Temperature == nil {
-		d.Temperature = openai.Some(advice.Temperature)
-	}
-	if advice.TopP > 0 && c.TopP == nil {
-		d.TopP = openai.Some(advice.TopP)
-	}
-	if c.TopK != nil {
-		d.TopK = openai.Some(*c.TopK)
+	d := frontend.Defaults{Temperature: float(s.Temperature), TopP: float(s.TopP), MinP: float(s.MinP), RepetitionPenalty: float(s.RepetitionPenalty)}
+	if s.TopK != nil {
+		d.TopK = openai.Some(*s.TopK)
 	}
 	return d
 }
@@ -153,7 +156,8 @@ func readFolder(dir string) (*metadata, error) {
 	if err := m.folderTemplate(dir, tokens.ChatTemplate); err != nil {
 		return nil, err
 	}
-	data, err := readBounded(filepath.Join(dir, "tokenizer.json"), maxTokenizerBytes)
+	path := filepath.Join(dir, "tokenizer.json")
+	data, err := readBounded(path, maxTokenizerBytes)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, &dynamo.Error{Kind: dynamo.KindInvalid, Message: fmt.Sprintf(
 			"model folder %s has no tokenizer.json; other forms (tokenizer.model, tiktoken) are not read: get the file from the model's repository, or convert the tokenizer with the transformers library (AutoTokenizer.from_pretrained(…).save_pretrained(…))", dir)}
@@ -162,8 +166,9 @@ func readFolder(dir string) (*metadata, error) {
 		return nil, err
 	}
 	if m.tokenizer, err = tokenizer.FromJSON(data); err != nil {
-		return nil, fmt.Errorf("read %s: %w", filepath.Join(dir, "tokenizer.json"), err)
+		return nil, fmt.Errorf("read %s: %w", path, err)
 	}
+	m.vocabularyFile = newArtifact(artifactTokenizer, data, func() ([]byte, error) { return readBounded(path, maxTokenizerBytes) })
 	return m, nil
 }
 
@@ -182,8 +187,7 @@ func (m *metadata) folderTemplate(dir string, inConfig jsontext.Value) error {
 	}
 	err = readJSON(dir, "chat_template.json", &own)
 	if err == nil && len(own.ChatTemplate) > 0 {
-		m.template, err = chat.ParseSet(own.ChatTemplate)
-		return templateFault("chat_template.json", err)
+		return m.parseTemplate("chat_template.json", own.ChatTemplate)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -191,8 +195,7 @@ func (m *metadata) folderTemplate(dir string, inConfig jsontext.Value) error {
 	if len(inConfig) == 0 || inConfig.Kind() == 'n' {
 		return nil
 	}
-	m.template, err = chat.ParseSet(inConfig)
-	return templateFault("tokenizer_config.json", err)
+	return m.parseTemplate("tokenizer_config.json", inConfig)
 }
 
 func readJSON(dir, name string, into any) error {

@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
 	"github.com/dynamo-go/dynamo"
 	"github.com/dynamo-go/dynamo/engine/native/weights"
 	"github.com/dynamo-go/dynamo/tokenizer"
@@ -27,7 +30,28 @@ func readGGUF(path string) (*metadata, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("read %s: %w", path, err), g.Close())
 	}
+	data, err := vocabularyOf(g.Meta())
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("read %s: %w", path, err), g.Close())
+	}
+	m.vocabularyFile = newArtifact(artifactVocabulary, data, func() ([]byte, error) {
+		g, err := weights.OpenGGUF(path)
+		if err != nil {
+			return nil, err
+		}
+		data, err := vocabularyOf(g.Meta())
+		return data, errors.Join(err, g.Close())
+	})
 	return m, g.Close()
+}
+
+// vocabularyOf writes the tokenizer's part of a GGUF file as JSON.
+func vocabularyOf(meta *weights.Meta) ([]byte, error) {
+	v, err := vocabulary(meta)
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(v, json.Deterministic(true), jsontext.AllowInvalidUTF8(true))
 }
 
 // fromMeta reads the tokenizer, the template and the limits.

@@ -14,6 +14,7 @@ import (
 	"github.com/dynamo-go/dynamo/engine/echo"
 	"github.com/dynamo-go/dynamo/engine/native"
 	"github.com/dynamo-go/dynamo/engine/native/model"
+	"github.com/dynamo-go/dynamo/kvbm"
 	"github.com/dynamo-go/dynamo/obs"
 	"github.com/dynamo-go/dynamo/openai"
 )
@@ -29,10 +30,15 @@ type hosted struct {
 	// close releases the model's memory after run has returned.
 	close func() error
 	stats func() native.Stats
+	// load is what the engine says of its fill; nil if it does not.
+	load func() engine.Load
+	// kvBlocks is the size of the KV cache; 0 without one.
+	kvBlocks int
 }
 
-// host loads the model and builds the engine the configuration asks for.
-func (n *Node) host(ctx context.Context) (*hosted, error) {
+// host loads the model and builds the engine the configuration asks for. events,
+// if it is not nil, is told what the engine's KV cache stores and removes.
+func (n *Node) host(ctx context.Context, events func([]kvbm.Event)) (*hosted, error) {
 	if n.cfg.Engine == EngineEcho {
 		meta, err := readMetadata(n.cfg.ModelPath, n.cfg.ChatTemplate)
 		if err != nil {
@@ -62,7 +68,7 @@ func (n *Node) host(ctx context.Context) (*hosted, error) {
 	if metaErr != nil {
 		return nil, errors.Join(metaErr, m.Close())
 	}
-	h, err := n.hostNative(meta, m, kv)
+	h, err := n.hostNative(meta, m, kv, events)
 	if err != nil {
 		return nil, errors.Join(err, m.Close())
 	}
@@ -124,7 +130,7 @@ func (n *Node) loadModel(ctx context.Context) (*model.Model, kvSize, error) {
 	return m, kvSize{blocks, int64(blocks) * perBlock}, nil
 }
 
-func (n *Node) hostNative(meta *metadata, m *model.Model, kv kvSize) (*hosted, error) {
+func (n *Node) hostNative(meta *metadata, m *model.Model, kv kvSize, events func([]kvbm.Event)) (*hosted, error) {
 	mc := m.Config()
 	if v := meta.tokenizer.VocabSize(); v > mc.Vocab {
 		// Ids the model has no row for would be refused one request at a time.
@@ -133,13 +139,11 @@ func (n *Node) hostNative(meta *metadata, m *model.Model, kv kvSize) (*hosted, e
 	c := native.DefaultConfig()
 	c.Name, c.ContextLength, c.Blocks = n.cfg.ModelName, n.cfg.ContextLength, kv.blocks
 	c.MaxRunning, c.StepTokens, c.PrefixCaching = n.cfg.MaxRunning, n.cfg.StepTokens, n.cfg.PrefixCaching
-	// The frontend admits MaxRunning requests and queues the rest; what reaches
-	// the engine are their choices, and none of those may meet a full queue.
-	c.MaxQueue = min(n.cfg.MaxRunning*openai.MaxAnswers, 1<<20)
+	c.MaxQueue = n.localQueue()
 	if len(meta.eos) > 0 {
 		c.EOS = meta.eos
 	}
-	c.Logger = obs.For(n.cfg.Logger, "engine/native")
+	c.Logger, c.Events = obs.For(n.cfg.Logger, "engine/native"), events
 	e, err := native.New(c, m)
 	if err != nil {
 		return nil, err
@@ -149,10 +153,51 @@ func (n *Node) hostNative(meta *metadata, m *model.Model, kv kvSize) (*hosted, e
 		return nil, err
 	}
 	card := e.Card()
-	return &hosted{
-		engine: e, card: card, meta: meta, run: e.Run, close: m.Close, stats: e.Stats,
+	h := &hosted{
+		engine: e, card: card, meta: meta, kvBlocks: kv.blocks, run: e.Run, close: m.Close, stats: e.Stats,
 		ready: Ready{Card: card, WeightBytes: m.SizeBytes(), KVBytes: kv.bytes, Threads: min(o.Threads, runtime.NumCPU()), Level: o.Level.String()},
-	}, nil
+	}
+	h.load = func() engine.Load { return nativeLoad(e.Stats(), n.cfg.MaxRunning) }
+	return h, nil
+}
+
+// localQueue is how many requests an engine of this process keeps waiting. A
+// worker is sent single choices up to its own limit. Where frontend and engine
+// share the process, MaxRunning requests are admitted, and none of their choices
+// may meet a full queue.
+func (n *Node) localQueue() int {
+	if n.cfg.Role == RoleWorker {
+		return n.cfg.MaxRunning + n.cfg.MaxQueue
+	}
+	return min(n.cfg.MaxRunning*openai.MaxAnswers, 1<<20)
+}
+
+// nativeLoad translates the native engine's counts.
+func nativeLoad(s native.Stats, maxRunning int) engine.Load {
+	kv := s.Scheduler.KV
+	return engine.Load{
+		Running: s.Scheduler.Running, Waiting: s.Scheduler.Waiting + s.Scheduler.Loading + s.Submitted, MaxRunning: maxRunning,
+		KVBlocks: kv.Capacity, KVUsed: kv.Partial + kv.Complete + kv.Held + kv.Loading, Steps: s.Scheduler.Steps,
+	}
+}
+
+// sumStats adds up the counts of several engines.
+func sumStats(all []*hosted) native.Stats {
+	sum := all[0].stats()
+	for _, h := range all[1:] {
+		s := h.stats()
+		sum.Submitted += s.Submitted
+		sum.PromptTokens += s.PromptTokens
+		sum.CachedTokens += s.CachedTokens
+		sum.OutputTokens += s.OutputTokens
+		sum.Panics += s.Panics
+		a, b := &sum.Scheduler, &s.Scheduler
+		a.Running, a.Waiting, a.Loading = a.Running+b.Running, a.Waiting+b.Waiting, a.Loading+b.Loading
+		a.Steps, a.Tokens, a.Preemptions = a.Steps+b.Steps, a.Tokens+b.Tokens, a.Preemptions+b.Preemptions
+		a.KV.Capacity, a.KV.Idle = a.KV.Capacity+b.KV.Capacity, a.KV.Idle+b.KV.Idle
+		a.KV.Partial, a.KV.Complete, a.KV.Held, a.KV.Loading = a.KV.Partial+b.KV.Partial, a.KV.Complete+b.KV.Complete, a.KV.Held+b.KV.Held, a.KV.Loading+b.KV.Loading
+	}
+	return sum
 }
 
 // hostEcho builds the engine that needs no weights.

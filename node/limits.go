@@ -1,5 +1,7 @@
 package node
 
+import "time"
+
 // The files of a model beside its weights are bounded by these; published ones
 // stay far below.
 const (
@@ -7,4 +9,29 @@ const (
 	maxConfigBytes    = 16 << 20
 	maxTemplateBytes  = 4 << 20
 	maxKeysBytes      = 64 << 20
+)
+
+// What a node keeps of a cluster.
+const (
+	// maxConnections bounds --rpc-connections.
+	maxConnections = 64
+	// modelGrace is how long a model without workers stays known: its requests
+	// wait for one, and new ones are told that it is a matter of time.
+	modelGrace = 30 * time.Second
+	// artifactTimeout bounds the fetch of a tokenizer or template from a worker.
+	artifactTimeout = 30 * time.Second
+	// artifactSettle is how long after a worker was asked for a file the memory that
+	// reading it took is given back.
+	artifactSettle = 10 * time.Second
+	// systemTimeout bounds a request to a worker's health and metrics server.
+	systemTimeout = 10 * time.Second
+	// statusTimeout bounds how long a worker is waited for by Status.
+	statusTimeout = 2 * time.Second
+	// maxSweep bounds the sockets in the run directory that a new worker looks at,
+	// and sweepTimeout each look.
+	maxSweep     = 1000
+	sweepTimeout = 100 * time.Millisecond
+	// A worker whose tokenizer cannot be had is asked again after publishMin,
+	// then twice that, up to publishMax.
+	publishMin, publishMax = 100 * time.Millisecond, 5 * time.Second
 )

@@ -25,6 +25,9 @@ type metadata struct {
 	contextLength int
 	// sampling holds the publisher's defaults.
 	sampling modelConfig
+	// vocabularyFile and templateFile are what tokenizer and template were read
+	// from, for frontends on other hosts.
+	vocabularyFile, templateFile artifact
 }
 
 // readMetadata reads the tokenizer, the chat template and the limits of a .gguf
@@ -65,6 +68,15 @@ func isGGUF(path string) bool { return strings.HasSuffix(strings.ToLower(path), 
 // setTemplate compiles a template.
 func (m *metadata) setTemplate(from, source string) (err error) {
 	m.template, err = chat.NewSet(source)
+	m.templateFile = newArtifact(artifactTemplate, []byte(source), nil)
+	return templateFault(from, err)
+}
+
+// parseTemplate compiles templates in the form of tokenizer_config.json: a text
+// or a list of named ones.
+func (m *metadata) parseTemplate(from string, value []byte) (err error) {
+	m.template, err = chat.ParseSet(value)
+	m.templateFile = newArtifact(artifactTemplates, slices.Clone(value), nil)
 	return templateFault(from, err)
 }
 

@@ -1,9 +1,34 @@
 package node
 
 import (
+	"github.com/dynamo-go/dynamo/engine"
 	"github.com/dynamo-go/dynamo/engine/native"
 	"github.com/dynamo-go/dynamo/obs"
+	"github.com/dynamo-go/dynamo/plane/discovery"
+	"github.com/dynamo-go/dynamo/plane/event"
+	"github.com/dynamo-go/dynamo/plane/rpc"
+	"github.com/dynamo-go/dynamo/router"
 )
+
+// clusterMetrics are the families of the parts that a role has; nil is of one
+// that it lacks.
+type clusterMetrics struct {
+	rpc       *rpc.Metrics
+	discovery *discovery.Metrics
+	event     *event.Metrics
+	router    *router.Metrics
+	migrate   *engine.MigrateMetrics
+}
+
+func newClusterMetrics(r *obs.Registry, role string) (m clusterMetrics) {
+	if role != RoleServe {
+		m.rpc, m.discovery, m.event = rpc.NewMetrics(r), discovery.NewMetrics(r), event.NewMetrics(r)
+	}
+	if role != RoleWorker {
+		m.router, m.migrate = router.NewMetrics(r), engine.NewMigrateMetrics(r)
+	}
+	return m
+}
 
 // engineMetrics defines the metrics of the native engine's load, which are read
 // from its Stats when they are scraped.

@@ -1,21 +1,27 @@
-// Package node turns a Config into a running process: it loads the model, its
-// tokenizer and its chat template, puts the engine behind the HTTP frontend,
-// and starts and stops them in order. cmd runs one per process; tests may run
-// many.
+// Package node turns a Config into a running process of one role: a worker with
+// its engine, a frontend for the workers that discovery finds, or both in one. It
+// is the only place where components are wired; cmd runs one per process, tests
+// and the cluster simulator run many in one.
 //
 // It owns no decision of its own: what to load is the model's business, what to
-// answer the frontend's, what to compute the engine's.
+// answer the frontend's, where to send it the router's, what to compute the
+// engine's.
 //
 // Laws:
 //   - New checks, Run does: it loads, serves, and returns when everything it
 //     started has ended.
-//   - Start: weights and tokenizer are loaded at the same time; then the engine
-//     runs; then requests are served; then Ready is called.
+//   - Start of an engine: weights and tokenizer are loaded at the same time; then
+//     the engine runs; then requests are served (a worker is registered); then
+//     Ready is called. A frontend is ready at once: models come with workers.
 //   - Stop, when Run's context is cancelled: the frontend refuses new requests;
-//     those in progress end, or are cancelled after DrainTimeout; the engine
-//     stops; memory is released. A drain that ran out of time is no error.
-//   - Goroutines, each ended before Run returns: one that serves HTTP, one that
-//     runs the engine's loop, one that reads the tokenizer while weights load.
+//     those in progress end, or are cancelled after DrainTimeout; then the
+//     connections to workers end. A worker leaves the store, refuses new requests,
+//     lets those in progress end or hands them over after DrainTimeout; then its
+//     engine stops and memory is released. A drain that ran out of time is no
+//     error.
+//   - Goroutines, each ended before Run returns: those that serve HTTP, that run
+//     the engines' loops, that read the tokenizer while weights load, and the
+//     fleet's (see there).
 package node
 
 import (
@@ -25,27 +31,33 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/dynamo-go/dynamo/chat"
+	"github.com/dynamo-go/dynamo"
 	"github.com/dynamo-go/dynamo/engine"
+	"github.com/dynamo-go/dynamo/engine/native"
 	"github.com/dynamo-go/dynamo/frontend"
 	"github.com/dynamo-go/dynamo/obs"
+	"github.com/dynamo-go/dynamo/plane/discovery"
 )
 
 // Node is one serving process.
 type Node struct {
-	cfg Config
-	log *slog.Logger
+	cfg      Config
+	log      *slog.Logger
+	registry *obs.Registry
+	tracer   *obs.Tracer
+	metrics  clusterMetrics
 }
 
 // Ready says what is being served.
 type Ready struct {
 	// Addr is the bound address, host and port.
 	Addr string
-	// Card is the engine's.
+	// Worker is the name of a worker in its cluster; zero for other roles.
+	Worker dynamo.WorkerID
+	// Card is the engine's; empty for a frontend alone.
 	Card engine.Card
 	// WeightBytes and KVBytes are what the model and its KV cache may use.
 	WeightBytes, KVBytes int64
@@ -67,48 +79,104 @@ func (r *Ready) Describe() string {
 // New checks the configuration; it loads and starts nothing.
 func New(c Config) (*Node, error) {
 	err := c.Validate()
-	if c.Listener == nil || c.ModelPath == "" || c.ModelName == "" {
-		err = errors.Join(err, errors.New("a node needs a listener, a model's path and a name for it"))
+	if c.Listener == nil && c.Role != RoleWorker {
+		err = errors.Join(err, errors.New("a node that serves HTTP needs a listener"))
+	}
+	if c.Role != RoleFrontend && (c.ModelPath == "" || c.ModelName == "") {
+		err = errors.Join(err, errors.New("a node with an engine needs a model's path and a name for it"))
 	}
 	if err != nil {
 		return nil, err
 	}
-	return &Node{cfg: c, log: obs.For(c.Logger, "node")}, nil
+	n := &Node{cfg: c, log: obs.For(c.Logger, "node"), registry: obs.NewRegistry().WithProcess()}
+	n.metrics = newClusterMetrics(n.registry, c.Role)
+	return n, nil
 }
 
 // Run loads the model, serves until ctx is cancelled, drains and stops. It
 // returns nil after a drain, in time or not, and otherwise why it could not
 // serve. It is called once.
-func (n *Node) Run(ctx context.Context) error {
-	defer n.cfg.Listener.Close() // a second close of a served listener does nothing
+func (n *Node) Run(ctx context.Context) (err error) {
+	if n.cfg.Listener != nil {
+		defer n.cfg.Listener.Close() // a second close of a served listener does nothing
+	}
 	if err := removeStale(n.cfg.AddrFile); err != nil {
 		return err
 	}
-	h, err := n.host(ctx)
-	if err != nil {
+	n.cfg.Tracing.Logger = n.cfg.Logger
+	if n.tracer, err = obs.NewTracer(n.cfg.Tracing); err != nil {
 		return err
 	}
-	err = n.serve(ctx, h)
-	if h.close != nil {
-		err = errors.Join(err, h.close())
+	defer func() { err = errors.Join(err, n.tracer.Shutdown()) }()
+	switch n.cfg.Role {
+	case RoleFrontend:
+		return n.runFrontend(ctx)
+	case RoleWorker:
+		return n.runWorker(ctx)
+	}
+	return n.runServe(ctx)
+}
+
+// runServe is the whole system in this process.
+func (n *Node) runServe(ctx context.Context) error {
+	var all []*hosted
+	var err error
+	for len(all) < n.cfg.Engines && err == nil {
+		var h *hosted
+		if h, err = n.host(ctx, nil); err == nil {
+			all = append(all, h)
+		}
+	}
+	if err == nil {
+		err = n.serve(ctx, all)
+	}
+	for _, h := range all {
+		err = errors.Join(err, h.release())
 	}
 	return err
 }
 
-// serve runs the engine and the frontend over it, and ends both.
-func (n *Node) serve(ctx context.Context, h *hosted) error {
-	s, err := n.frontend(h)
+func (n *Node) loaded() {
+	if n.cfg.Loaded != nil {
+		n.cfg.Loaded()
+	}
+}
+
+// release gives the model's memory back.
+func (h *hosted) release() error {
+	if h.close == nil {
+		return nil
+	}
+	return h.close()
+}
+
+// serve runs the engines and the frontend over them, and ends both.
+func (n *Node) serve(ctx context.Context, all []*hosted) error {
+	key, err := n.tenantKey()
 	if err != nil {
 		return err
 	}
-	// The engine ends after the frontend, whose requests need it to the last;
-	// if it ends before, the frontend has nothing to serve with.
+	s, err := n.server(key, func() []frontend.Instance { return localInstances(all) })
+	if err != nil {
+		return err
+	}
+	if all[0].stats != nil {
+		engineMetrics(n.registry, func() native.Stats { return sumStats(all) })
+	}
+	if err := n.addLocal(s, all); err != nil {
+		return err
+	}
+	// The engines end after the frontend, whose requests need them to the last;
+	// if one ends before, something is wrong with all of them.
 	serving, stopServing := context.WithCancelCause(ctx)
 	defer stopServing(nil)
 	running, stopEngine := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stopEngine(nil)
 	var g errgroup.Group
-	if h.run != nil {
+	for _, h := range all {
+		if h.run == nil {
+			continue
+		}
 		g.Go(func() error {
 			err := h.run(running)
 			if running.Err() != nil {
@@ -125,12 +193,13 @@ func (n *Node) serve(ctx context.Context, h *hosted) error {
 		defer stopEngine(errStopping)
 		return s.Serve(serving, n.cfg.Listener)
 	})
-	err = n.announce(h)
+	n.loaded()
+	err = n.announce(all[0])
 	if err != nil {
 		stopServing(err)
 	}
 	err = errors.Join(err, g.Wait())
-	n.log.Info("stopped", obs.KeyModel, h.card.Model)
+	n.log.Info("stopped", obs.KeyModel, all[0].card.Model)
 	return err
 }
 
@@ -140,7 +209,9 @@ var errStopping = errors.New("the server is stopping")
 // announce tells that requests are served: the listener has taken connections
 // since before the model was loaded.
 func (n *Node) announce(h *hosted) error {
-	h.ready.Addr = n.cfg.Listener.Addr().String()
+	if h.ready.Addr == "" {
+		h.ready.Addr = n.cfg.Listener.Addr().String()
+	}
 	if n.cfg.AddrFile != "" {
 		if err := writeAddrFile(n.cfg.AddrFile, h.ready.Addr); err != nil {
 			return err
@@ -153,55 +224,54 @@ func (n *Node) announce(h *hosted) error {
 	return nil
 }
 
-// frontend builds the HTTP server with the one model.
-func (n *Node) frontend(h *hosted) (*frontend.Server, error) {
+// server builds the HTTP server, without models.
+func (n *Node) server(clusterKey []byte, instances func() []frontend.Instance) (*frontend.Server, error) {
 	c := frontend.DefaultConfig()
 	c.MaxRunning, c.MaxQueue, c.MaxWait = n.cfg.MaxRunning, n.cfg.MaxQueue, n.cfg.MaxWait
 	c.BodyLimitBytes, c.RequestTimeout, c.DrainTimeout = n.cfg.BodyLimitBytes, n.cfg.RequestTimeout, n.cfg.DrainTimeout
 	c.Pprof, c.Version, c.Logger = n.cfg.Pprof, n.cfg.Version, n.cfg.Logger
-	c.Registry = obs.NewRegistry().WithProcess()
-	if h.stats != nil {
-		engineMetrics(c.Registry, h.stats)
-	}
+	c.Registry, c.Tracer, c.Instances = n.registry, n.tracer, instances
 	var err error
-	if c.APIKeys, c.ClusterKey, err = n.keys(); err != nil {
+	if c.APIKeys, err = n.apiKeys(); err != nil {
 		return nil, err
 	}
-	s, err := frontend.New(c)
-	if err != nil {
-		return nil, err
+	if c.APIKeys != nil {
+		c.ClusterKey = clusterKey
 	}
-	vars := chat.NewDict(len(h.meta.special))
-	for name, text := range h.meta.special {
-		vars.Set(name, chat.String(text))
-	}
-	return s, s.AddModel(&frontend.Model{
-		Card: h.card, Engine: h.engine, Tokenizer: h.meta.tokenizer, Template: h.meta.template,
-		Vars: vars, Defaults: h.meta.sampling.defaults(n.cfg.Sampling), Created: time.Now(),
-	})
+	return frontend.New(c)
 }
 
-// keys reads the API keys, and the cluster key that keeps their tenants apart.
-func (n *Node) keys() (*frontend.Keys, []byte, error) {
+// tenantKey is the cluster key, where nobody but API keys needs one.
+func (n *Node) tenantKey() ([]byte, error) {
 	if n.cfg.APIKey == "" && n.cfg.APIKeysFile == "" {
-		return nil, nil, nil
+		return nil, nil
+	}
+	if path := n.cfg.Cluster.KeyFile; path != "" {
+		return discovery.ReadKey(path)
+	}
+	return discovery.MakeKey(n.cfg.StateDir)
+}
+
+// apiKeys reads the API keys.
+func (n *Node) apiKeys() (*frontend.Keys, error) {
+	if n.cfg.APIKey == "" && n.cfg.APIKeysFile == "" {
+		return nil, nil
 	}
 	keys := frontend.NewKeys()
 	if n.cfg.APIKey != "" {
 		if err := keys.Add("", n.cfg.APIKey); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 	}
 	if n.cfg.APIKeysFile != "" {
 		f, err := os.Open(n.cfg.APIKeysFile)
 		if err != nil {
-			return nil, nil, fmt.Errorf("--api-keys: %w", err)
+			return nil, fmt.Errorf("--api-keys: %w", err)
 		}
 		defer f.Close()
 		if err := keys.Read(io.LimitReader(f, maxKeysBytes)); err != nil {
-			return nil, nil, fmt.Errorf("read %s: %w", n.cfg.APIKeysFile, err)
+			return nil, fmt.Errorf("read %s: %w", n.cfg.APIKeysFile, err)
 		}
 	}
-	key, err := ClusterKey(n.cfg.StateDir)
-	return keys, key, err
+	return keys, nil
 }

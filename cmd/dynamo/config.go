@@ -16,6 +16,7 @@ type configCmd struct {
 
 type configPrintCmd struct {
 	serveFlags
+	placeFlags
 }
 
 // setting is one effective value.

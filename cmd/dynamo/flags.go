@@ -40,7 +40,7 @@ type globalFlags struct {
 
 // variables are the defaults that depend on the machine.
 func variables() kong.Vars {
-	v := kong.Vars{"cache_dir": hub.DefaultConfig().CacheDir, "state_dir": "", "config_default": "none here", "threads": strconv.Itoa(runtime.GOMAXPROCS(0))}
+	v := kong.Vars{"cache_dir": hub.DefaultConfig().CacheDir, "state_dir": "", "run_dir": defaultRunDir(), "config_default": "none here", "threads": strconv.Itoa(runtime.GOMAXPROCS(0))}
 	if dir, err := os.UserConfigDir(); err == nil {
 		v["config_default"] = filepath.Join(dir, "dynamo", "config.yaml")
 	}

@@ -23,13 +23,17 @@ import (
 type commands struct {
 	globalFlags
 
-	Serve   serveCmd   `cmd:"" help:"Serve a model over OpenAI's HTTP API: frontend and engine in this process."`
-	Run     runCmd     `cmd:"" help:"Ask a model one question, or chat with it in the terminal."`
-	Pull    pullCmd    `cmd:"" help:"Fetch a model into the cache, or verify or refresh it there."`
-	Models  modelsCmd  `cmd:"" help:"List the models in the cache."`
-	Config  configCmd  `cmd:"" help:"Show the configuration."`
-	Doctor  doctorCmd  `cmd:"" help:"Check this machine: CPU, memory, disk, model cache, ports, Python."`
-	Version versionCmd `cmd:"" help:"Show the version."`
+	Serve    serveCmd    `cmd:"" help:"Serve a model over OpenAI's HTTP API: frontend and engine in this process."`
+	Frontend frontendCmd `cmd:"" help:"Serve the models of a cluster's workers over OpenAI's HTTP API."`
+	Worker   workerCmd   `cmd:"" help:"Run an engine for the frontends of a cluster."`
+	Status   statusCmd   `cmd:"" help:"Show the workers of a cluster: models, health, load."`
+	Drain    drainCmd    `cmd:"" help:"Let a worker finish or hand over its requests and leave the cluster."`
+	Run      runCmd      `cmd:"" help:"Ask a model one question, or chat with it in the terminal."`
+	Pull     pullCmd     `cmd:"" help:"Fetch a model into the cache, or verify or refresh it there."`
+	Models   modelsCmd   `cmd:"" help:"List the models in the cache."`
+	Config   configCmd   `cmd:"" help:"Show the configuration."`
+	Doctor   doctorCmd   `cmd:"" help:"Check this machine: CPU, memory, disk, model cache, ports, Python."`
+	Version  versionCmd  `cmd:"" help:"Show the version."`
 }
 
 // Exit codes.

@@ -10,6 +10,8 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -17,6 +19,8 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/dynamo-go/dynamo/internal/fixture"
 )
 
 func TestMain(m *testing.M) {
@@ -29,15 +33,15 @@ func TestScripts(t *testing.T) {
 		Dir:      "testdata/script",
 		Deadline: time.Now().Add(3 * time.Minute),
 		Setup: func(e *testscript.Env) error {
-			for name, dir := range map[string]string{"XDG_CONFIG_HOME": "xdg/config", "XDG_STATE_HOME": "xdg/state", "XDG_CACHE_HOME": "xdg/cache"} {
+			for name, dir := range map[string]string{"XDG_CONFIG_HOME": "xdg/config", "XDG_STATE_HOME": "xdg/state", "XDG_CACHE_HOME": "xdg/cache", "XDG_RUNTIME_DIR": "run"} {
 				e.Setenv(name, filepath.Join(e.WorkDir, dir))
 			}
 			e.Setenv("HUB", hub)
 			e.Setenv("DYN_PYTHON", "/nowhere/python3") // no script reaches a network
-			return tinyModel(filepath.Join(e.WorkDir, "tiny"))
+			return fixture.TinyModel(filepath.Join(e.WorkDir, "tiny"))
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"waitfile": waitFile, "http": request, "occupy": occupy, "ownonly": ownOnly, "sigterm": sigterm, "hold": hold, "closed": closed,
+			"waitfile": waitFile, "http": request, "occupy": occupy, "ownonly": ownOnly, "sigterm": sigterm, "hold": hold, "ready": ready, "eventually": eventually, "closed": closed,
 		},
 	})
 }
@@ -85,13 +89,56 @@ func request(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// sigterm sends SIGTERM to the last background command.
-func sigterm(ts *testscript.TestScript, _ bool, _ []string) {
+// ready ADDRFILE waits until a frontend serves a model.
+func ready(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: ready ADDRFILE")
+	}
+	eventually(ts, false, []string{args[0], "GET", "/ready", ""})
+}
+
+// eventually ADDRFILE METHOD PATH REGEXP asks a server until it answers with
+// success and a body that matches.
+func eventually(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 4 {
+		ts.Fatalf("usage: eventually ADDRFILE METHOD PATH REGEXP")
+	}
+	want, err := regexp.Compile("(?s)" + args[3])
+	ts.Check(err)
+	url := "http://" + strings.TrimSpace(ts.ReadFile(args[0])) + args[2]
+	var last string
+	for range 400 {
+		req, err := http.NewRequest(args[1], url, nil)
+		ts.Check(err)
+		if resp, err := http.DefaultClient.Do(req); err != nil {
+			last = err.Error()
+		} else {
+			b, err := io.ReadAll(resp.Body)
+			resp.Body.Close()
+			ts.Check(err)
+			if last = fmt.Sprintf("%d %s", resp.StatusCode, b); resp.StatusCode < 400 && want.Match(b) {
+				return
+			}
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	ts.Fatalf("%s %s does not come to match %q; it last said: %s", args[1], url, args[3], last)
+}
+
+// sigterm [ADDRFILE] sends SIGTERM to the background command with that
+// --addr-file, by default to the last one.
+func sigterm(ts *testscript.TestScript, _ bool, args []string) {
 	all := ts.BackgroundCmds()
 	if len(all) == 0 {
 		ts.Fatalf("nothing runs in the background")
 	}
-	ts.Check(all[len(all)-1].Process.Signal(syscall.SIGTERM))
+	last := all[len(all)-1]
+	for _, c := range all {
+		if len(args) == 1 && slices.Contains(c.Args, args[0]) {
+			last = c
+		}
+	}
+	ts.Check(last.Process.Signal(syscall.SIGTERM))
 }
 
 // hold ADDRFILE BODYFILE begins a streamed chat and leaves it open until the
@@ -147,72 +194,10 @@ func ownOnly(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// tinyModel makes a folder in Hugging Face layout whose tokenizer gives one
-// token per byte, and whose weights nobody can load: enough for the echo engine.
-func tinyModel(dir string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	for name, content := range tinyFiles() {
-		if err := os.WriteFile(filepath.Join(dir, name), content, 0o644); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func tinyFiles() map[string][]byte {
-	vocab := map[string]int{}
-	for i, r := range byteAlphabet() {
-		vocab[string(r)] = i
-	}
-	special := func(id int, text string) map[string]any {
-		return map[string]any{"id": id, "content": text, "special": true, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false}
-	}
-	marshal := func(v any) []byte {
-		b, err := json.Marshal(v, json.Deterministic(true))
-		if err != nil {
-			panic("BUG: " + err.Error())
-		}
-		return b
-	}
-	return map[string][]byte{
-		"config.json":       marshal(map[string]any{"architectures": []string{"LlamaForCausalLM"}, "model_type": "llama", "max_position_embeddings": 2048, "vocab_size": 258, "eos_token_id": 257}),
-		"model.safetensors": []byte("no tensors"),
-		"tokenizer.json": marshal(map[string]any{
-			"version": "1.0", "truncation": nil, "padding": nil, "normalizer": nil, "post_processor": nil,
-			"added_tokens":  []any{special(256, "<|im_start|>"), special(257, "<|im_end|>")},
-			"pre_tokenizer": map[string]any{"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
-			"decoder":       map[string]any{"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
-			"model":         map[string]any{"type": "BPE", "dropout": nil, "unk_token": nil, "continuing_subword_prefix": nil, "end_of_word_suffix": nil, "fuse_unk": false, "byte_fallback": false, "vocab": vocab, "merges": []string{}},
-		}),
-		"tokenizer_config.json": marshal(map[string]any{
-			"eos_token":     "<|im_end|>",
-			"chat_template": "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
-		}),
-		"generation_config.json": marshal(map[string]any{"eos_token_id": []int{257}}),
-	}
-}
-
-// byteAlphabet is the byte-level alphabet of GPT-2, in the order of the bytes.
-func byteAlphabet() []rune {
-	var all []rune
-	next := rune(256)
-	for b := rune(0); b < 256; b++ {
-		if b >= '!' && b <= '~' || b >= 0xa1 && b <= 0xac || b >= 0xae && b <= 0xff {
-			all = append(all, b)
-			continue
-		}
-		all = append(all, next)
-		next++
-	}
-	return all
-}
-
 // fakeHub is a Hugging Face hub with the tiny model as org/tiny.
 func fakeHub(t *testing.T) string {
 	const commit = "0123456789abcdef0123456789abcdef01234567"
-	files := tinyFiles()
+	files := fixture.TinyFiles()
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /api/models/org/tiny/revision/main", func(w http.ResponseWriter, _ *http.Request) {
 		var siblings []map[string]any

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"runtime/debug"
 	"strings"
 	"time"
 
+	"github.com/alecthomas/kong"
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -35,18 +37,13 @@ type engineFlags struct {
 // serveFlags are the configuration of serve.
 type serveFlags struct {
 	engineFlags
+	httpFlags
+	clusterFlags
+	routingFlags
+	tracingFlags
 
-	HTTPHost       string        `name:"http-host" help:"Address to listen on; 0.0.0.0 for every interface." default:"127.0.0.1" placeholder:"HOST"`
-	HTTPPort       uint16        `name:"http-port" help:"Port to listen on; 0 takes a free one." default:"8000" placeholder:"PORT"`
-	AddrFile       string        `help:"File the bound address is written to once requests are served." placeholder:"FILE"`
-	APIKey         string        `name:"api-key" help:"Key every request must carry (Authorization: Bearer KEY). Better set in the environment." placeholder:"KEY" secret:""`
-	APIKeys        string        `name:"api-keys" help:"File of hashed keys and their tenants." placeholder:"FILE"`
-	MaxQueue       int           `help:"Requests that wait for their turn; further ones are refused with 429." default:"1024" placeholder:"N"`
-	MaxWait        time.Duration `help:"How long a request waits for its turn before it is refused with 429; 0 is no limit." default:"1m"`
-	RequestTimeout time.Duration `help:"How long a request may take altogether; 0 is no limit." default:"0s"`
-	Pprof          bool          `help:"Serve Go's profiles under /debug/pprof." negatable:""`
-	BodyLimit      byteSize      `help:"Largest request body." default:"16MiB" placeholder:"SIZE"`
-	DrainTimeout   time.Duration `help:"How long running answers may take to end after SIGTERM or Ctrl-C." default:"30s"`
+	NumWorkers int  `help:"Workers that serve the model, each a process of its own, or with --in-process an engine in this one. 0: one engine in this process." default:"0" placeholder:"N"`
+	InProcess  bool `help:"Run the workers' engines in this process." negatable:""`
 }
 
 type serveCmd struct {
@@ -55,7 +52,7 @@ type serveCmd struct {
 }
 
 // Run serves until a signal comes.
-func (c *serveCmd) Run(a *app) error {
+func (c *serveCmd) Run(a *app, kctx *kong.Context) error {
 	log, err := a.logger("")
 	if err != nil {
 		return err
@@ -68,22 +65,65 @@ func (c *serveCmd) Run(a *app) error {
 	}
 	cfg := c.config(a, log)
 	cfg.Progress = view.step
-	if err := cfg.Validate(); err != nil {
+	if err := errors.Join(cfg.Validate(), c.checkWorkers(a)); err != nil {
 		return asUsage(err)
 	}
 	ctx, stop := untilSignal(context.Background(), a.stderr)
 	defer stop()
+	if c.ownProcesses() {
+		return a.unlessAsked(ctx, c.serveProcesses(ctx, a, kctx, h, cfg, view))
+	}
 	ref, _ := a.settings.model(c.Model)
 	began := time.Now()
 	err = c.serve(ctx, h, ref, cfg, func(r node.Ready) {
 		view.end()
 		fmt.Fprint(a.stdout, c.ready(r, time.Since(began)))
 	})
+	return a.unlessAsked(ctx, err)
+}
+
+// unlessAsked passes over the error of a command that was asked to stop before it
+// was ready: nothing was promised.
+func (a *app) unlessAsked(ctx context.Context, err error) error {
 	if _, asked := errors.AsType[interrupted](context.Cause(ctx)); asked && (errors.Is(err, context.Canceled) || errors.Is(err, context.Cause(ctx))) {
-		return nil // asked to stop before it was ready: nothing was promised
+		return nil
 	}
 	return err
 }
+
+// runNode runs a node until ctx ends.
+func (a *app) runNode(ctx context.Context, cfg node.Config) error {
+	n, err := node.New(cfg)
+	if err != nil {
+		if cfg.Listener != nil {
+			err = errors.Join(err, cfg.Listener.Close())
+		}
+		return err
+	}
+	return a.unlessAsked(ctx, n.Run(ctx))
+}
+
+// nodeConfig is what the configuration of every node begins with.
+func (a *app) nodeConfig(log *slog.Logger) node.Config {
+	cfg := node.DefaultConfig()
+	cfg.StateDir, cfg.Version, cfg.Logger = a.flags.StateDir, buildInfo().Version, log
+	cfg.Loaded = debug.FreeOSMemory
+	return cfg
+}
+
+// checkWorkers finds faults in the number of workers.
+func (c *serveFlags) checkWorkers(a *app) error {
+	if c.NumWorkers < 0 || c.NumWorkers > maxWorkers {
+		return fmt.Errorf("--num-workers is %d; it must be 0 to %d", c.NumWorkers, maxWorkers)
+	}
+	if a.settings.given["discovery-backend"] && !c.ownProcesses() {
+		return errors.New("--discovery-backend: the engines run in this process, where nothing is to be found; give --num-workers, or start 'dynamo frontend' and 'dynamo worker'")
+	}
+	return nil
+}
+
+// ownProcesses says whether the workers are processes of their own.
+func (c *serveFlags) ownProcesses() bool { return c.NumWorkers > 0 && !c.InProcess }
 
 func (c *serveCmd) serve(ctx context.Context, h *hub.Hub, ref string, cfg node.Config, ready func(node.Ready)) error {
 	// The port is taken before the model is loaded, or even fetched: whoever
@@ -120,35 +160,41 @@ func (f *engineFlags) apply(c *node.Config) {
 }
 
 func (c *serveCmd) config(a *app, log *slog.Logger) node.Config {
-	cfg := node.DefaultConfig()
+	cfg := a.nodeConfig(log)
 	c.engineFlags.apply(&cfg)
-	cfg.AddrFile, cfg.StateDir = c.AddrFile, a.flags.StateDir
-	cfg.APIKey, cfg.APIKeysFile = c.APIKey, c.APIKeys
-	cfg.MaxQueue, cfg.BodyLimitBytes, cfg.DrainTimeout = c.MaxQueue, int64(c.BodyLimit), c.DrainTimeout
-	cfg.MaxWait, cfg.RequestTimeout, cfg.Pprof = c.MaxWait, c.RequestTimeout, c.Pprof
-	cfg.Version, cfg.Logger = buildInfo().Version, log
+	c.httpFlags.apply(&cfg)
+	c.clusterFlags.apply(&cfg.Cluster)
+	c.routingFlags.apply(&cfg.Cluster)
+	c.tracingFlags.apply(&cfg)
+	cfg.Engines = max(c.NumWorkers, 1)
 	return cfg
 }
 
 // ready is what serve prints once it serves: what, where, and a request to try.
 func (c *serveCmd) ready(r node.Ready, took time.Duration) string {
-	host, port, err := net.SplitHostPort(r.Addr)
-	if err != nil {
-		host, port = r.Addr, ""
-	}
-	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
-		host = "127.0.0.1"
-	}
-	url := "http://" + net.JoinHostPort(host, port)
+	return fmt.Sprintf("ready: %s at %s (%s; %.1f s)\n\n", r.Card.Model, httpURL(r.Addr), r.Describe(), took.Seconds()) + c.try(r.Addr, r.Card.Model)
+}
+
+// try is a request to paste.
+func (c *serveCmd) try(addr, model string) string {
 	auth := ""
 	if c.APIKey != "" || c.APIKeys != "" {
 		auth = " -H 'Authorization: Bearer YOUR-KEY'"
 	}
-	var b strings.Builder
-	fmt.Fprintf(&b, "ready: %s at %s (%s; %.1f s)\n\n", r.Card.Model, url, r.Describe(), took.Seconds())
-	fmt.Fprintf(&b, "try:   curl -N %s/v1/chat/completions -H 'Content-Type: application/json'%s \\\n", url, auth)
-	fmt.Fprintf(&b, "         -d '{\"model\":%s,\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":\"Why is the sky blue?\"}]}'\n", shellJSON(r.Card.Model))
-	return b.String()
+	return fmt.Sprintf("try:   curl -N %s/v1/chat/completions -H 'Content-Type: application/json'%s \\\n", httpURL(addr), auth) +
+		fmt.Sprintf("         -d '{\"model\":%s,\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":\"Why is the sky blue?\"}]}'\n", shellJSON(model))
+}
+
+// httpURL is where a client of this host reaches a bound address.
+func httpURL(addr string) string {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return "http://" + addr
+	}
+	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return "http://" + net.JoinHostPort(host, port)
 }
 
 // shellJSON writes s as a JSON string that survives single quotes in a shell.

@@ -1,60 +1,14 @@
 package node
 
 import (
-	"bytes"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/dynamo-go/dynamo"
 )
-
-func TestClusterKey(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "state", "dynamo")
-	keys := make([][]byte, 8)
-	var wg sync.WaitGroup
-	for i := range keys {
-		wg.Go(func() {
-			key, err := ClusterKey(dir)
-			if err != nil {
-				t.Error(err)
-			}
-			keys[i] = key
-		})
-	}
-	wg.Wait()
-	for _, k := range keys {
-		if len(k) != 32 || !bytes.Equal(k, keys[0]) {
-			t.Fatalf("keys differ: %x", keys)
-		}
-	}
-	entries, err := os.ReadDir(dir)
-	if err != nil || len(entries) != 1 {
-		t.Errorf("left behind: %v, %v", entries, err)
-	}
-	path := filepath.Join(dir, clusterKeyFile)
-	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("mode %v, %v", info.Mode(), err)
-	}
-	if err := os.Chmod(path, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := ClusterKey(dir); err == nil || !strings.Contains(err.Error(), "chmod 600") {
-		t.Errorf("a key that others can read: %v", err)
-	}
-	if err := os.WriteFile(path, []byte("short"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(path, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := ClusterKey(dir); err == nil || dynamo.KindOf(err) != dynamo.KindCorrupt {
-		t.Errorf("a damaged key: %v", err)
-	}
-}
 
 func TestListen(t *testing.T) {
 	l, err := Listen("127.0.0.1", 0)
