@@ -1,0 +1,22 @@
+package cluster
+
+import "time"
+
+const (
+	// leaseTTL is how long the store keeps the entry of a killed worker.
+	leaseTTL = 2 * time.Second
+	// patience bounds a request; with a healthy worker in the cluster one that
+	// takes longer breaks I8.
+	patience = 90 * time.Second
+	// settle is how long a cluster may take to stop.
+	settle = time.Minute
+	// watchEvery is the time between two looks at the queues.
+	watchEvery = 500 * time.Millisecond
+
+	modelName  = "tiny"
+	maxRunning = 6 // of a worker: small, so that refusals and queues happen
+	maxQueue   = 4
+
+	frontRunning, frontQueue = 64, 64 // of a frontend
+	routerQueue              = 1024   // the router's default
+)
