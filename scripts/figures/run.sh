@@ -2,7 +2,7 @@
 # Measures this project and its peers side by side, in one run on one machine,
 # and prints both sides. It installs the peers itself (Python 3 with pip and
 # venv; llama-cpp-python compiles for about ten minutes) into the user cache.
-#   scripts/figures/run.sh [tokenizer] [chat] [engine] [serve] [frontend] [binary]     default: all
+#   scripts/figures/run.sh [tokenizer] [chat] [engine] [serve] [frontend] [binary] [cluster]     default: all
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 root=$PWD
@@ -18,7 +18,7 @@ stop() {
 trap 'stop; rm -rf "$work"' EXIT
 
 parts=("$@")
-[ $# -gt 0 ] || parts=(binary tokenizer chat engine serve frontend)
+[ $# -gt 0 ] || parts=(binary tokenizer chat engine serve frontend cluster)
 echo "machine: $(nproc) x $(awk -F': ' '/model name/{print $2; exit}' /proc/cpuinfo), $(date -u +%F), commit $(git rev-parse --short HEAD 2>/dev/null || echo none)"
 CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o "$work/dynamo" ./cmd/dynamo
 CGO_ENABLED=0 go build -o "$work/load" ./scripts/load
@@ -86,6 +86,15 @@ part_serve() {
     echo "  after one chat: resident $(awk '/VmRSS/{print $2/1024}' "/proc/${started[0]}/status") MiB, of it about 2.3 MiB KV"
     stop
   done
+}
+
+part_cluster() {
+  echo "== request plane: 1,000 streams x 200 messages of 64 B, both ends in this process, gRPC-Go beside it (three passes)"
+  go test -run '^$' -bench 'Streams|GRPC|PingPong' -count 3 ./plane/rpc | grep -E '^Benchmark'
+  echo "== first token of a remote engine against a local one, one request at a time"
+  go test -run '^$' -bench FirstToken -count 3 ./plane/remote | grep -E '^Benchmark'
+  echo "== processes on loopback, echo engine"
+  go run ./scripts/cluster -bin "$dynamo" -bench
 }
 
 # front NAME URL PID MODEL: the short streamed chat, at 64 connections and at one.
