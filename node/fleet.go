@@ -577,7 +577,7 @@ func (f *fleet) instances() []frontend.Instance {
 			state = "draining"
 		case !m.up:
 			state = "unreachable" + m.away
-		case m.model == nil:
+		case m.model == nil || !m.model.ready:
 			state = "joining"
 		}
 		list = append(list, frontend.Instance{

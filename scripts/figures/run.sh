@@ -2,7 +2,7 @@
 # Measures this project and its peers side by side, in one run on one machine,
 # and prints both sides. It installs the peers itself (Python 3 with pip and
 # venv; llama-cpp-python compiles for about ten minutes) into the user cache.
-#   scripts/figures/run.sh [tokenizer] [chat] [engine] [serve] [frontend] [binary] [cluster]     default: all
+#   scripts/figures/run.sh [tokenizer] [chat] [engine] [serve] [frontend] [binary] [cluster] [instep]     default: all
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 root=$PWD
@@ -18,7 +18,7 @@ stop() {
 trap 'stop; rm -rf "$work"' EXIT
 
 parts=("$@")
-[ $# -gt 0 ] || parts=(binary tokenizer chat engine serve frontend cluster)
+[ $# -gt 0 ] || parts=(binary tokenizer chat engine serve frontend cluster instep)
 echo "machine: $(nproc) x $(awk -F': ' '/model name/{print $2; exit}' /proc/cpuinfo), $(date -u +%F), commit $(git rev-parse --short HEAD 2>/dev/null || echo none)"
 CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o "$work/dynamo" ./cmd/dynamo
 CGO_ENABLED=0 go build -o "$work/load" ./scripts/load
@@ -88,6 +88,62 @@ part_serve() {
   done
 }
 
+# peer_dynamo: the reference system's Python, installed once.
+peer_dynamo() {
+  local python
+  python=$(venv dynamo-1.6.1 ai-dynamo-runtime==1.6.1)
+  "$python" -m pip install --quiet --disable-pip-version-check --no-deps ai-dynamo==1.6.1 >&2
+  # its own requirements, less what no index carries
+  "$python" - <<'PY' >"$work/requirements"
+import importlib.metadata as m
+for r in m.requires("ai-dynamo") or []:
+    if "extra ==" not in r and not r.startswith(("aisimulate", "ai-dynamo-runtime")):
+        print("certifi" if r.startswith("certifi") else r)
+PY
+  "$python" -m pip install --quiet --disable-pip-version-check -r "$work/requirements" >&2
+  echo "$python"
+}
+
+# peer_env GGUF: what the reference system's processes need.
+peer_env() {
+  "$(venv gguf gguf safetensors numpy)" scripts/gguf_to_hf.py "$1" "$work/hf" >&2
+  export DYN_FILE_KV=$work/kv DYN_LOG=error HF_HUB_OFFLINE=1 DYN_DISCOVERY_BACKEND=file DYN_REQUEST_PLANE=tcp DYN_EVENT_PLANE=zmq
+  mkdir -p "$DYN_FILE_KV"
+}
+
+part_instep() {
+  echo "== 64 streams in step, 1,000 tokens each: CPU-seconds per 1k requests are CPU-seconds per 1M tokens (three passes of each, in turn)"
+  local gguf python round front back
+  gguf=$(model)
+  python=$(peer_dynamo)
+  for round in 1 2 3; do
+    (
+      export DYN_RUN_DIR=$work/run-$round
+      mkdir -p "$DYN_RUN_DIR"
+      "$dynamo" frontend --http-port 18110 --log error >"$work/instep.log" 2>&1 &
+      front=$!
+      "$dynamo" worker "$gguf" --model-name smollm2 --engine echo --echo-itl 10ms --log error >>"$work/instep.log" 2>&1 &
+      back=$!
+      trap 'kill $front $back; wait' EXIT
+      wait_for http://127.0.0.1:18110/ready
+      "$work/load" -url http://127.0.0.1:18110 -c 64 -n 64 -warmup 64 -max-tokens 1000 -pid "ours-frontend=$front,ours-worker=$back"
+    )
+    (
+      peer_env "$gguf"
+      "$python" -m dynamo.mocker --model-path "$work/hf" --model-name smol --speedup-ratio 0.6 --num-workers 1 >"$work/mocker.log" 2>&1 &
+      back=$!
+      sleep 4
+      "$python" -m dynamo.frontend --http-host 127.0.0.1 --http-port 18112 --router-mode round-robin >"$work/frontend.log" 2>&1 &
+      front=$!
+      trap 'kill $front $back; wait' EXIT
+      for _ in $(seq 300); do curl -fsS http://127.0.0.1:18112/v1/models 2>/dev/null | grep -q smol && break; sleep 0.1; done
+      "$work/load" -url http://127.0.0.1:18112 -model smol -c 64 -n 64 -warmup 64 -max-tokens 1000 -pid "dynamo-1.6.1-frontend=$front,its-mocker=$back"
+    )
+  done
+  echo "   (the floor on this machine: a goroutine a stream that wakes every 10 ms and writes 240 bytes to its own TCP connection)"
+  "$work/load" -floor
+}
+
 part_cluster() {
   echo "== request plane: 1,000 streams x 200 messages of 64 B, both ends in this process, gRPC-Go beside it (three passes)"
   go test -run '^$' -bench 'Streams|GRPC|PingPong' -count 3 ./plane/rpc | grep -E '^Benchmark'
@@ -121,19 +177,8 @@ part_frontend() {
   echo "- vllm-router 0.1.17 round_robin before it (a proxy: does not tokenize; its latency includes ours)"
   front vllm-router http://127.0.0.1:18101 "${started[-1]}" smollm2
   stop
-  python=$(venv dynamo-1.6.1 ai-dynamo-runtime==1.6.1)
-  "$python" -m pip install --quiet --disable-pip-version-check --no-deps ai-dynamo==1.6.1
-  # its own requirements, less what no index carries
-  "$python" - <<'PY' >"$work/requirements"
-import importlib.metadata as m
-for r in m.requires("ai-dynamo") or []:
-    if "extra ==" not in r and not r.startswith(("aisimulate", "ai-dynamo-runtime")):
-        print("certifi" if r.startswith("certifi") else r)
-PY
-  "$python" -m pip install --quiet --disable-pip-version-check -r "$work/requirements"
-  "$(venv gguf gguf safetensors numpy)" scripts/gguf_to_hf.py "$gguf" "$work/hf"
-  export DYN_FILE_KV=$work/kv DYN_LOG=error HF_HUB_OFFLINE=1 DYN_DISCOVERY_BACKEND=file DYN_REQUEST_PLANE=tcp DYN_EVENT_PLANE=zmq
-  mkdir -p "$DYN_FILE_KV"
+  python=$(peer_dynamo)
+  peer_env "$gguf"
   taskset -c 1 "$python" -m dynamo.mocker --model-path "$work/hf" --model-name smol --speedup-ratio 1000000 --num-workers 2 >"$work/mocker.log" 2>&1 &
   started=($!)
   sleep 4

@@ -35,6 +35,8 @@ type options struct {
 	unary              bool
 	timeout            time.Duration
 	pids               map[string]string
+	floor              bool
+	sink               string
 }
 
 func main() {
@@ -60,6 +62,8 @@ func parse() (options, error) {
 	flag.IntVar(&o.maxTokens, "max-tokens", 16, "max_tokens")
 	flag.BoolVar(&o.unary, "unary", false, "ask for one JSON answer instead of a stream")
 	flag.DurationVar(&o.timeout, "timeout", 30*time.Second, "per request")
+	flag.BoolVar(&o.floor, "floor", false, "measure what a paced token costs the cheapest server there can be, and nothing else")
+	flag.StringVar(&o.sink, "sink", "", "internal: the other end of -floor")
 	flag.Parse()
 	o.address = strings.TrimPrefix(*url, "http://")
 	o.pids = map[string]string{}
@@ -74,6 +78,12 @@ func parse() (options, error) {
 }
 
 func run(o options) error {
+	switch {
+	case o.sink != "":
+		return sink(o.sink)
+	case o.floor:
+		return floor()
+	}
 	if err := phase(o, o.warmUp, nil); err != nil {
 		return fmt.Errorf("warm-up: %w", err)
 	}
