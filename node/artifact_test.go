@@ -337,7 +337,7 @@ func TestTokenizerAskedAgain(t *testing.T) {
 					t.Fatal(err)
 				}
 				b.start("front", nil)
-				b.awaitState("front", "w1", "ready")
+				b.awaitState("front", "w1", "joining")
 				time.Sleep(10 * time.Second)
 				if got := b.models("front"); got != "" {
 					t.Fatalf("without a tokenizer the models are %q", got)
