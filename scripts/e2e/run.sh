@@ -40,7 +40,8 @@ stream=$(curl -fsSN "$url/v1/chat/completions" -H 'Content-Type: application/jso
 
 code=$(curl -sS -o "$work/body" -w '%{http_code}' "$url/v1/chat/completions" -H 'Content-Type: application/json' -d '{"model":"nobody","messages":[{"role":"user","content":"hi"}]}')
 [ "$code" = 404 ] && grep -q model_not_found "$work/body" || fail "unknown model: $code $(cat "$work/body")"
-curl -fsS "$url/metrics" | grep -q '^dynamo_frontend_requests_total{' || fail "no request counter in /metrics"
+curl -fsS "$url/metrics" >"$work/metrics" # whole: grep ends at its first match, and curl would fail
+grep -q '^dynamo_frontend_requests_total{' "$work/metrics" || fail "no request counter in /metrics"
 for path in health live ready version v1/models v1/models/smollm2; do
   curl -fsS "$url/$path" >/dev/null || fail "GET /$path"
 done
