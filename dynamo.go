@@ -158,6 +158,9 @@ type Sampling struct {
 	// Seed keys the counter-based random numbers together with the choice and
 	// the position, so a resumed request draws what it would have drawn.
 	Seed uint64
+	// Seeded says that the seed is the client's, who then expects these very draws
+	// again; otherwise it is random, and any draws from the same distribution do.
+	Seeded bool
 
 	// Logprobs asks for the log-probability of each generated id, and TopLogprobs
 	// for that many alternatives beside it.

@@ -48,6 +48,12 @@ type Card struct {
 	// PromptLogprobs, Sampling and Resume say whether the engine honours these
 	// parts of a request; without Sampling it ignores how ids are drawn.
 	PromptLogprobs, Sampling, Resume bool
+	// TextOnly says that answers come as Chunk.Text without ids. Such a request is
+	// never split or migrated, and its prompt and stop ids are best effort.
+	TextOnly bool
+	// ResumeSeeded says that Resume also keeps what depends on the ids before:
+	// draws that are keyed by the seed, and penalties on generated ids.
+	ResumeSeeded bool
 	// NumericClass names the arithmetic: equal class and revision mean equal
 	// tokens for an equal request.
 	NumericClass string

@@ -25,8 +25,8 @@ type MigrateConfig struct {
 	// before it counts as failed; it is found out at most a quarter later. 0 waits
 	// for ever. Default 0. (--stall-timeout)
 	StallTimeout time.Duration
-	// Card is that of the engine below; its Model is the label of the metrics. If
-	// it does not claim Resume no request migrates.
+	// Card is that of the engine below; its Model is the label of the metrics, and
+	// what it claims decides each request's class (see RequestClass).
 	Card Card
 	// Logger is told of each migration; nil discards.
 	Logger *slog.Logger
@@ -49,25 +49,51 @@ func (c MigrateConfig) Validate() error {
 	return errors.Join(faults...)
 }
 
-// The classes of migration, as a card names them.
+// The classes of migration. In every class a request of whose answer nothing has
+// come yet is asked again elsewhere: nobody can tell.
 const (
 	// ClassReplay: the ids so far are prefilled elsewhere and the answer goes on.
 	ClassReplay = "replay"
-	// ClassRefuse: the worker's failure is the request's.
+	// ClassReplayUnseeded is a card's alone: its requests replay but for those that
+	// depend on a client's seed or on penalties of generated ids, which refuse.
+	ClassReplayUnseeded = "replay-unseeded"
+	// ClassRefuse: once something has come the worker's failure is the request's.
 	ClassRefuse = "refuse"
 )
 
 // MigrationClass says how requests of an engine with card c survive its failure.
 func MigrationClass(c *Card) string {
-	if c.Resume {
+	switch {
+	case !c.Resume || c.TextOnly:
+		return ClassRefuse
+	case c.ResumeSeeded:
 		return ClassReplay
 	}
-	return ClassRefuse
+	return ClassReplayUnseeded
+}
+
+// RequestClass is ClassReplay or ClassRefuse for r at an engine with card c. What
+// is replayed goes on exactly when it is greedy, and otherwise with draws from the
+// same distribution; that will not do for a client that gave a seed. An engine
+// without ResumeSeeded takes resumed ids for prompt, where the penalties on
+// generated ids do not see them. The repetition penalty sees both alike.
+func RequestClass(c *Card, r *dynamo.Request) string {
+	class := MigrationClass(c)
+	if class != ClassReplayUnseeded {
+		return class
+	}
+	s := &r.Sampling
+	if s.Temperature > 0 && s.Seeded || s.PresencePenalty != 0 || s.FrequencyPenalty != 0 {
+		return ClassRefuse
+	}
+	return ClassReplay
 }
 
 // Migrate is an Engine that asks the next one again, for the rest of the answer,
 // when a worker below has failed (see Lost). What its caller sees is one unbroken
 // sequence: the ids that came are handed down as Resume and do not come again.
+//
+// It does so within the request's class, which is settled before anything is asked.
 //
 // It remembers the ids of each answer and nothing else, and it holds no goroutine.
 // A chunk passes whole or not at all, so ids and their logprobs never part.
@@ -92,13 +118,13 @@ func NewMigrate(next Engine, c MigrateConfig) (*Migrate, error) {
 	return m, nil
 }
 
-// Class says which class of migration the engine's requests are in.
+// Class says which class of migration the engine below is in (see MigrationClass).
 func (m *Migrate) Class() string { return m.class }
 
 // Generate implements Engine.
 func (m *Migrate) Generate(ctx context.Context, r *dynamo.Request) iter.Seq2[dynamo.Chunk, error] {
 	return func(yield func(dynamo.Chunk, error) bool) {
-		j := &journey{m: m, ctx: ctx, first: r, r: r, yield: yield, replay: m.class == ClassReplay && m.config.Limit > 0}
+		j := &journey{m: m, ctx: ctx, first: r, r: r, yield: yield, class: RequestClass(&m.config.Card, r)}
 		if err := j.run(); err != nil {
 			yield(dynamo.Chunk{}, err)
 		}
@@ -120,15 +146,17 @@ func Placed(ctx context.Context, worker dynamo.WorkerID) {
 
 // journey is one request on its way over workers.
 type journey struct {
-	m      *Migrate
-	ctx    context.Context // the caller's
-	first  *dynamo.Request // as the caller asked it
-	r      *dynamo.Request // as it is asked at the moment
-	yield  func(dynamo.Chunk, error) bool
-	replay bool // it may migrate
+	m     *Migrate
+	ctx   context.Context // the caller's
+	first *dynamo.Request // as the caller asked it
+	r     *dynamo.Request // as it is asked at the moment
+	yield func(dynamo.Chunk, error) bool
+	class string // ClassReplay or ClassRefuse
+	text  bool   // the answer comes as text, of which no ids are known
 
 	ids     []dynamo.TokenID // first.Resume and what has come; nil until something has
 	began   bool             // a chunk has been yielded
+	spoke   bool             // and some of the answer with one
 	cached  int              // of the first one
 	worker  dynamo.WorkerID  // that has it; 0 if nobody said
 	watch   *watch           // nil without StallTimeout
@@ -218,24 +246,26 @@ func (j *journey) adapt(c *dynamo.Chunk) (empty bool) {
 	if !j.failed.IsZero() {
 		j.closeGap()
 	}
-	if c.Text != "" {
-		j.replay = false
-	}
+	said := len(c.Tokens) > 0 || c.Text != ""
 	if j.began {
 		if len(j.tried) > 0 {
 			c.Cached, c.PromptLogprobs = 0, nil
-			if len(c.Tokens) == 0 && c.Text == "" && c.Finish == dynamo.FinishNone {
+			if !said && c.Finish == dynamo.FinishNone {
 				return true
 			}
 		}
 	} else {
 		j.began, j.cached = true, c.Cached
 	}
+	if c.Text != "" {
+		j.text, j.class = true, ClassRefuse
+	}
+	j.spoke = j.spoke || said
 	j.ended = c.Finish != dynamo.FinishNone
 	if c.Finish != dynamo.FinishNone && len(j.tried) > 0 {
 		c.Usage.Cached = j.cached
 	}
-	if j.replay && c.Finish == dynamo.FinishNone {
+	if j.m.config.Limit > 0 && c.Finish == dynamo.FinishNone {
 		j.keep(c.Tokens)
 	}
 	return false
@@ -276,7 +306,7 @@ func (j *journey) judge(failure error) (again bool, err error) {
 		j.synthesise(finish)
 		return false, nil
 	}
-	if !j.replay {
+	if j.m.config.Limit == 0 || j.spoke && j.class == ClassRefuse {
 		j.count(migratedRefused)
 		return false, failure
 	}
@@ -336,7 +366,7 @@ func (j *journey) overdue() bool {
 // finish says by which reason the ids so far already complete the answer: the
 // worker failed between the last of them and the word that it was the last.
 func (j *journey) finish() dynamo.FinishReason {
-	if !j.began || !j.replay {
+	if !j.began || j.text || j.m.config.Card.TextOnly || j.m.config.Limit == 0 {
 		return dynamo.FinishNone
 	}
 	n := j.generated()
@@ -422,7 +452,7 @@ func (j *journey) resume() {
 // count counts the end of a request that a worker failed.
 func (j *journey) count(outcome string) {
 	if mm := j.m.config.Metrics; mm != nil && len(j.tried) > 0 {
-		mm.requests.WithLabelValues(outcome).Inc()
+		mm.requests.WithLabelValues(j.class, outcome).Inc()
 	}
 }
 

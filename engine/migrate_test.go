@@ -44,7 +44,7 @@ type hashed struct {
 
 var hashedCard = engine.Card{
 	Model: "hashed", Engine: "test", ContextLength: 64, VocabSize: 16, EOS: []dynamo.TokenID{3},
-	MaxTopLogprobs: 2, PromptLogprobs: true, Sampling: true, Resume: true,
+	MaxTopLogprobs: 2, PromptLogprobs: true, Sampling: true, Resume: true, ResumeSeeded: true,
 }
 
 func newHashed(chunk int, apart bool, fail func(int, *dynamo.Request, int) error) *hashed {
@@ -183,7 +183,7 @@ func shapes() map[string]dynamo.Request {
 	}
 	return map[string]dynamo.Request{
 		"greedy":         base,
-		"seeded":         with(func(r *dynamo.Request) { r.Sampling = dynamo.Sampling{Temperature: 1, Seed: 9} }),
+		"seeded":         with(func(r *dynamo.Request) { r.Sampling = dynamo.Sampling{Temperature: 1, Seed: 9, Seeded: true} }),
 		"end of seq":     with(func(r *dynamo.Request) { r.IgnoreEOS = false; r.MaxTokens = 40 }),
 		"stop ids":       with(func(r *dynamo.Request) { r.StopTokens = []dynamo.TokenID{2, 8} }),
 		"min tokens":     with(func(r *dynamo.Request) { r.StopTokens = []dynamo.TokenID{1, 2, 8, 9, 10}; r.MinTokens = 6 }),
@@ -431,7 +431,7 @@ func TestMigrateLimit(t *testing.T) {
 			t.Errorf("limit %d: the error %v invites another migration", limit, err)
 		}
 		if got := scrape(t, registry); !strings.Contains(got, fmt.Sprintf(`dynamo_frontend_model_migration_total{migration_type="ongoing_request",model="hashed"} %d`, limit)) ||
-			!strings.Contains(got, `dynamo_engine_migrated_requests_total{outcome="limit"} 1`) ||
+			!strings.Contains(got, `dynamo_engine_migrated_requests_total{class="replay",outcome="limit"} 1`) ||
 			!strings.Contains(got, fmt.Sprintf(`dynamo_engine_migrations_total{cause="lost"} %d`, limit+1)) {
 			t.Errorf("limit %d: metrics:\n%s", limit, got)
 		}

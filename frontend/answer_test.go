@@ -257,3 +257,16 @@ func TestMessages(t *testing.T) {
 		}
 	}
 }
+
+// TestSeeded: the engine is told whose the seed is.
+func TestSeeded(t *testing.T) {
+	for field, want := range map[string]dynamo.Sampling{
+		``: {}, `,"seed":null`: {}, `,"seed":0`: {Seeded: true}, `,"seed":7`: {Seeded: true, Seed: 7},
+	} {
+		f := &fake{answer: says("a")}
+		serve(t, f, nil).ask("/v1/completions", `{"model":"org/m","prompt":"abc"`+field+`}`)
+		if s := f.requests()[0].Sampling; s.Seeded != want.Seeded || s.Seeded && s.Seed != want.Seed {
+			t.Errorf("%q: seed %d, the client's: %t; want %+v", field, s.Seed, s.Seeded, want)
+		}
+	}
+}

@@ -48,12 +48,21 @@ type prompt struct {
 	texter  texter
 }
 
+// length is the prompt's number of tokens: that of its ids, unless the engine took
+// it as text and has counted otherwise.
+func (t *prompt) length() int {
+	if n := t.texter.choices[0].prompt; n > 0 {
+		return n
+	}
+	return len(t.ids)
+}
+
 // run checks the requests and generates.
 func (g *generation) run() error {
 	p := g.params
 	g.spec = textSpec{
 		tokenizer: g.model.Tokenizer, skipSpecial: p.SkipSpecial, includeStop: p.IncludeStop,
-		minTokens: p.MinTokens, stops: newStops(p.Stop), stopTokens: p.StopTokens,
+		textOnly: g.model.Card.TextOnly, minTokens: p.MinTokens, stops: newStops(p.Stop), stopTokens: p.StopTokens,
 	}
 	if g.answer.Route == openai.RouteCompletion {
 		g.spec.before = g.model.word
@@ -93,6 +102,9 @@ func (g *generation) prepare(i int) error {
 		if !p.Seed.Set {
 			t.request.Sampling.Seed += uint64(i)
 		}
+	}
+	if g.answer.TokenIDs && g.model.Card.TextOnly {
+		return &dynamo.Error{Kind: dynamo.KindInvalid, Param: "return_token_ids", Message: "model " + g.model.Card.Model + " runs on an engine that returns text without token ids; leave return_token_ids out"}
 	}
 	if err := engine.Check(&g.model.Card, &t.request); err != nil {
 		var e *dynamo.Error
@@ -134,7 +146,7 @@ func (g *generation) sampling() dynamo.Sampling {
 		PromptLogprobs:    g.echo && g.answer.Logprobs,
 	}
 	if p.Seed.Set {
-		s.Seed = uint64(p.Seed.Value)
+		s.Seed, s.Seeded = uint64(p.Seed.Value), true
 	}
 	if s.Temperature < leastTemperature {
 		s.Temperature = 0
@@ -208,6 +220,9 @@ func (g *generation) one(ctx context.Context, t *prompt, receive func(*prompt, *
 // observe counts a chunk.
 func (g *generation) observe(c *choice, chunk *dynamo.Chunk) {
 	m, n := g.model.metrics, len(chunk.Tokens)
+	if chunk.Text != "" {
+		n = 1 // at least
+	}
 	if n > 0 {
 		now := time.Now()
 		switch {
@@ -218,9 +233,11 @@ func (g *generation) observe(c *choice, chunk *dynamo.Chunk) {
 			g.engine.Event("first token")
 		}
 		c.last = now
+		c.counted += n
 		m.outputTokens.Add(float64(n))
 	}
 	if chunk.Finish != dynamo.FinishNone {
+		m.outputTokens.Add(float64(max(0, c.count-c.counted))) // of text that its engine counted otherwise
 		m.output.Observe(float64(c.count))
 	}
 }
@@ -246,7 +263,7 @@ func (g *generation) usage() openai.Usage {
 	var u openai.Usage
 	for i := range g.prompts {
 		t := &g.prompts[i]
-		u.Prompt += len(t.ids)
+		u.Prompt += t.length()
 		u.Cached += t.texter.choices[0].cached
 		for c := range t.texter.choices {
 			u.Completion += t.texter.choices[c].count

@@ -64,7 +64,7 @@ func (g *generation) send(out *outbox, t *prompt, chunk *dynamo.Chunk) error {
 	}
 	var usage *openai.Usage
 	if g.params.ContinuousUsage {
-		usage = &openai.Usage{Prompt: len(t.ids), Cached: c.cached, Completion: c.count}
+		usage = &openai.Usage{Prompt: t.length(), Cached: c.cached, Completion: c.count}
 	}
 	// Life 11: ids become text, text that cannot become a stop string becomes an event, and the events that are ready leave in one write
 	err := out.add(func(b []byte) []byte {

@@ -16,6 +16,7 @@ import (
 // request share it.
 type textSpec struct {
 	tokenizer   *tokenizer.Tokenizer
+	textOnly    bool // the engine's card says so
 	skipSpecial bool
 	includeStop bool
 	minTokens   int
@@ -32,18 +33,21 @@ type textSpec struct {
 type choice struct {
 	piece openai.Piece // Text is what this chunk released
 	// cached is the number of prompt tokens found in the cache, count that of the
-	// ids generated so far.
-	cached, count int
-	// started and last belong to the receiver: whether it has seen the choice
-	// before, and when its last token came.
+	// ids generated so far. Of an answer that comes as text each piece counts as one
+	// until its engine has counted; prompt is then its count of the prompt, else 0.
+	cached, count, prompt int
+	// started, last and counted belong to the receiver: whether it has seen the
+	// choice before, when its last token came and how many it has counted.
 	started bool
 	last    time.Time
+	counted int
 
 	spec    *textSpec
 	decoder *tokenizer.Decoder
 	matcher matcher
 	buf     []byte // text not yet released, after sent bytes that were
 	sent    int
+	text    bool // some of it came as text
 }
 
 func (c *choice) init(index int, spec *textSpec) {
@@ -95,6 +99,9 @@ func (t *texter) Generate(ctx context.Context, r *dynamo.Request) iter.Seq2[dyna
 func (c *choice) take(chunk *dynamo.Chunk) {
 	c.buf = append(c.buf[:0], c.buf[c.sent:]...)
 	c.sent = 0
+	if chunk.Text != "" && c.takeText(chunk) {
+		return
+	}
 	ids := chunk.Tokens
 	last := len(ids)
 	if chunk.Finish == dynamo.FinishStop && last > 0 && !c.spec.includeStop {
@@ -114,6 +121,16 @@ func (c *choice) take(chunk *dynamo.Chunk) {
 		return
 	}
 	c.finish(chunk, ids)
+}
+
+// takeText reads the text of a chunk that has no ids, and reports whether it
+// completed a stop string.
+func (c *choice) takeText(chunk *dynamo.Chunk) (stopped bool) {
+	from := len(c.buf)
+	c.buf = append(c.buf, chunk.Text...)
+	c.text = true
+	c.count++
+	return c.count >= c.spec.minTokens && c.match(chunk, from, 0)
 }
 
 // match looks for a stop string in the text from byte from on, and if it finds
@@ -143,6 +160,10 @@ func (c *choice) match(chunk *dynamo.Chunk, from, n int) bool {
 
 // finish releases what is left of a choice that its engine ended.
 func (c *choice) finish(chunk *dynamo.Chunk, ids []dynamo.TokenID) {
+	c.cached = max(c.cached, chunk.Usage.Cached) // some engines say it at the end alone
+	if c.text || c.spec.textOnly {
+		c.count, c.prompt = chunk.Usage.Completion, chunk.Usage.Prompt
+	}
 	from := len(c.buf)
 	c.buf = c.decoder.Flush(c.buf)
 	if c.match(chunk, from, len(ids)) {

@@ -38,7 +38,7 @@ func New(c Config) (*Engine, error) {
 	return &Engine{config: c, card: engine.Card{
 		Model: c.Model, Engine: "echo", Revision: hex.EncodeToString(identity[:]),
 		ContextLength: c.ContextLength, BlockSize: c.BlockSize, VocabSize: c.VocabSize, EOS: c.EOS,
-		MaxTopLogprobs: -1, Resume: true, NumericClass: "exact",
+		MaxTopLogprobs: -1, Resume: true, ResumeSeeded: true, NumericClass: "exact",
 	}}, nil
 }
 

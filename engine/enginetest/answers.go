@@ -65,6 +65,7 @@ func testContext(t *testing.T, s Subject) {
 }
 
 func testStopTokens(t *testing.T, s Subject) {
+	s.needIDs(t)
 	whole := s.answer(t, s.request(7, answerIDs)).Tokens
 	for i, id := range whole {
 		r := s.request(7, answerIDs)
@@ -78,6 +79,7 @@ func testStopTokens(t *testing.T, s Subject) {
 }
 
 func testMinTokens(t *testing.T, s Subject) {
+	s.needIDs(t)
 	whole := s.answer(t, s.request(7, answerIDs)).Tokens
 	for n := range answerIDs + 1 {
 		r := s.request(7, answerIDs)
@@ -89,6 +91,7 @@ func testMinTokens(t *testing.T, s Subject) {
 }
 
 func testEOS(t *testing.T, s Subject) {
+	s.needIDs(t)
 	if !s.Card.Sampling || len(s.Card.EOS) == 0 {
 		t.Skip("the card claims no sampling or no end-of-sequence id: the id cannot be brought about")
 	}
@@ -116,7 +119,7 @@ func testConcurrent(t *testing.T, s Subject) {
 	ask := func(i int) *dynamo.Request {
 		r := s.request(3+5*(i%8), 4+i%9)
 		if s.Card.Sampling && i%2 == 1 {
-			r.Sampling = dynamo.Sampling{Temperature: 1, TopP: 0.9, Seed: uint64(i)}
+			r.Sampling = dynamo.Sampling{Temperature: 1, TopP: 0.9, Seed: uint64(i), Seeded: true}
 		}
 		return r
 	}
@@ -166,7 +169,7 @@ func testSlowReader(t *testing.T, s Subject) {
 func testChoices(t *testing.T, s Subject) {
 	r := s.request(20, answerIDs)
 	if s.Card.Sampling {
-		r.Sampling = dynamo.Sampling{Temperature: 1, Seed: 7}
+		r.Sampling = dynamo.Sampling{Temperature: 1, Seed: 7, Seeded: true}
 	}
 	var want []Answer
 	for r.Choice = range 4 {
@@ -196,11 +199,19 @@ func testChoices(t *testing.T, s Subject) {
 
 func testResume(t *testing.T, s Subject) {
 	if !s.Card.Resume {
+		if s.Card.ResumeSeeded {
+			t.Fatal("the card claims ResumeSeeded without Resume")
+		}
 		t.Skip("not claimed by the card")
 	}
 	samplings := []dynamo.Sampling{{}}
 	if s.Card.Sampling {
-		samplings = append(samplings, dynamo.Sampling{Temperature: 1.2, TopK: 50, Seed: 3, FrequencyPenalty: 0.5, RepetitionPenalty: 1.2})
+		samplings = append(samplings, dynamo.Sampling{RepetitionPenalty: 1.2})
+	}
+	if s.Card.Sampling && s.Card.ResumeSeeded {
+		samplings = append(samplings,
+			dynamo.Sampling{PresencePenalty: 0.7, FrequencyPenalty: 0.5},
+			dynamo.Sampling{Temperature: 1.2, TopK: 50, Seed: 3, Seeded: true, FrequencyPenalty: 0.5, RepetitionPenalty: 1.2})
 	}
 	for _, sampling := range samplings {
 		r := s.request(12, answerIDs)
@@ -228,7 +239,7 @@ func testSeed(t *testing.T, s Subject) {
 	ask := func(seed uint64, choice int) []dynamo.TokenID {
 		r := s.request(6, 16)
 		r.Choice = choice
-		r.Sampling = dynamo.Sampling{Temperature: 1.5, Seed: seed}
+		r.Sampling = dynamo.Sampling{Temperature: 1.5, Seed: seed, Seeded: true}
 		return s.answer(t, r).Tokens
 	}
 	first := ask(1, 0)

@@ -3,6 +3,10 @@
 // the laws that package engine states and tests beyond them only what an
 // engine's card claims.
 //
+// Of an engine whose card says text-only the pieces of text are counted in place of
+// ids, see Texts: it must be set up to yield each token as a piece of its own. What
+// the laws say of ids that end an answer is not asked of it.
+//
 // The suite asks small requests, but many: an engine under test should have a
 // small model and a short context.
 package enginetest
@@ -47,6 +51,7 @@ func Run(t *testing.T, open func(t *testing.T) Subject) {
 		name string
 		test func(*testing.T, Subject)
 	}{
+		{"Form", testForm},
 		{"Ends", testEnds},
 		{"Lazy", testLazy},
 		{"MaxTokens", testMaxTokens},
@@ -68,7 +73,13 @@ func Run(t *testing.T, open func(t *testing.T) Subject) {
 	} {
 		t.Run(part.name, func(t *testing.T) {
 			before := runtime.NumGoroutine()
-			t.Run("engine", func(t *testing.T) { part.test(t, open(t)) })
+			t.Run("engine", func(t *testing.T) {
+				s := open(t)
+				if s.Card.TextOnly && part.name != "Form" {
+					s.Engine = Texts(s.Engine)
+				}
+				part.test(t, s)
+			})
 			settled(t, before, "after the engine's end")
 		})
 	}

@@ -109,7 +109,7 @@ func (h *hashing) close() error { return nil }
 func testCard() engine.Card {
 	return engine.Card{
 		Model: "hashing", Engine: "native", ContextLength: testContext, BlockSize: testBlock, VocabSize: testVocab,
-		EOS: []dynamo.TokenID{1}, MaxTopLogprobs: MaxTopLogprobs, PromptLogprobs: true, Sampling: true, Resume: true,
+		EOS: []dynamo.TokenID{1}, MaxTopLogprobs: MaxTopLogprobs, PromptLogprobs: true, Sampling: true, Resume: true, ResumeSeeded: true,
 	}
 }
 

@@ -83,7 +83,7 @@ func describe(c *Config, m model.Config) engine.Card {
 	return engine.Card{
 		Model: c.Name, Engine: "native", Revision: m.Revision, NumericClass: m.NumericClass,
 		ContextLength: length, BlockSize: model.BlockSize, VocabSize: m.Vocab, EOS: eos,
-		MaxTopLogprobs: MaxTopLogprobs, PromptLogprobs: true, Sampling: true, Resume: true,
+		MaxTopLogprobs: MaxTopLogprobs, PromptLogprobs: true, Sampling: true, Resume: true, ResumeSeeded: true,
 	}
 }
 

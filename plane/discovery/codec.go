@@ -70,6 +70,8 @@ type wireEngine struct {
 	PromptLogprobs bool             `json:"prompt_logprobs,omitzero"`
 	Sampling       bool             `json:"honours_sampling,omitzero"`
 	Resume         bool             `json:"resume,omitzero"`
+	TextOnly       bool             `json:"text_only,omitzero"`
+	ResumeSeeded   bool             `json:"resume_seeded,omitzero"`
 	NumericClass   string           `json:"numeric_class,omitzero"`
 }
 

@@ -23,6 +23,9 @@ func appendRequest(b []byte, r *dynamo.Request) []byte {
 	if s.PromptLogprobs {
 		flags |= flagPromptLogprobs
 	}
+	if s.Seeded {
+		flags |= flagSeeded
+	}
 	b = append(b, requestFormat, flags)
 	for _, v := range [...]string{string(r.ID), r.Model, r.Adapter, r.Namespace, string(r.Group)} {
 		b = appendString(b, v)
@@ -57,7 +60,7 @@ func parseRequest(b []byte) (*dynamo.Request, error) {
 	}
 	r := &dynamo.Request{IgnoreEOS: flags&flagIgnoreEOS != 0}
 	s := &r.Sampling
-	s.Logprobs, s.PromptLogprobs = flags&flagLogprobs != 0, flags&flagPromptLogprobs != 0
+	s.Logprobs, s.PromptLogprobs, s.Seeded = flags&flagLogprobs != 0, flags&flagPromptLogprobs != 0, flags&flagSeeded != 0
 	r.ID = dynamo.RequestID(in.string(maxStringBytes))
 	for _, v := range [...]*string{&r.Model, &r.Adapter, &r.Namespace} {
 		*v = in.string(maxStringBytes)

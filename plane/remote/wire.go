@@ -25,8 +25,8 @@ import (
 //
 //	offset  bytes    what
 //	0       1        format, 1
-//	1       1        flags: 0x01 IgnoreEOS, 0x02 Logprobs, 0x04 PromptLogprobs;
-//	                 the others are 0
+//	1       1        flags: 0x01 IgnoreEOS, 0x02 Logprobs, 0x04 PromptLogprobs,
+//	                 0x08 Seeded; the others are 0
 //	2       strings  ID, Model, Adapter, Namespace, Group
 //	        u64      Root
 //	        varints  Priority, MaxTokens, MinTokens, N, Choice, TopK, TopLogprobs
@@ -65,7 +65,8 @@ const (
 	flagIgnoreEOS      = 0x01
 	flagLogprobs       = 0x02
 	flagPromptLogprobs = 0x04
-	flagsOfRequest     = flagIgnoreEOS | flagLogprobs | flagPromptLogprobs
+	flagSeeded         = 0x08
+	flagsOfRequest     = flagIgnoreEOS | flagLogprobs | flagPromptLogprobs | flagSeeded
 
 	chunkFormat     = 0x40
 	chunkFormatMask = 0xc0

@@ -77,7 +77,7 @@ func Instance(id dynamo.WorkerID, epoch uint64) discovery.Instance {
 		Card: &discovery.Card{
 			Card: engine.Card{
 				Model: "m", Engine: "echo", Revision: "abc", ContextLength: 4096, BlockSize: 16, VocabSize: 1000,
-				EOS: []dynamo.TokenID{2, 3}, MaxTopLogprobs: 20, PromptLogprobs: true, Sampling: true, Resume: true, NumericClass: "f32",
+				EOS: []dynamo.TokenID{2, 3}, MaxTopLogprobs: 20, PromptLogprobs: true, Sampling: true, Resume: true, TextOnly: true, ResumeSeeded: true, NumericClass: "f32",
 			},
 			Format: discovery.CardFormat, Tokenizer: discovery.Artifact{Name: "tokenizer.json", Digest: "12ab", Bytes: 12},
 			Template: discovery.Artifact{Name: "chat_template.jinja", Digest: "34cd", Bytes: 34},
