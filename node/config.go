@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,6 +19,8 @@ import (
 const (
 	EngineNative = "native" // computes the model in this process
 	EngineEcho   = "echo"   // answers with the prompt's own tokens
+	EngineVLLM   = "vllm"   // an unmodified vLLM server, attached to or started
+	EngineOpenAI = "openai" // any server of OpenAI's API, in text
 )
 
 // The roles of a node.
@@ -54,6 +57,10 @@ type Config struct {
 
 	// Engine is EngineNative or EngineEcho. Default native. (--engine)
 	Engine string
+	// Foreign says where an engine is that is neither.
+	Foreign ForeignConfig
+	// EngineLine is told what a started engine prints; nil is nobody.
+	EngineLine func(line string)
 	// EchoITL is the echo engine's time between two tokens. Default 0. (--echo-itl)
 	EchoITL time.Duration
 	// ContextLength bounds a sequence in tokens; 0 is what the model was made
@@ -126,7 +133,7 @@ type Config struct {
 func DefaultConfig() Config {
 	return Config{
 		Role: RoleServe, Cluster: DefaultClusterConfig(), Engines: 1,
-		Engine: EngineNative, Precision: "int8", KernelLevel: levelAuto, PrefixCaching: true,
+		Engine: EngineNative, Foreign: ForeignConfig{Command: "vllm", Timeout: 2 * time.Minute}, Precision: "int8", KernelLevel: levelAuto, PrefixCaching: true,
 		StepTokens: 512, MaxRunning: 64, MaxQueue: 1024,
 		BodyLimitBytes: 16 << 20, MaxWait: time.Minute, DrainTimeout: 30 * time.Second,
 	}
@@ -144,8 +151,17 @@ func (c *Config) Validate() error {
 		fault("a node's role is %q; it must be %s, %s or %s", c.Role, RoleServe, RoleFrontend, RoleWorker)
 	}
 	faults = append(faults, c.Cluster.Validate(), c.Tracing.Validate())
-	if c.Engine != EngineNative && c.Engine != EngineEcho {
-		fault("--engine: %q is neither %s nor %s", c.Engine, EngineNative, EngineEcho)
+	if engines := []string{EngineNative, EngineEcho, EngineVLLM, EngineOpenAI}; !slices.Contains(engines, c.Engine) {
+		fault("--engine: %q is none of %s", c.Engine, strings.Join(engines, ", "))
+	}
+	if c.Engine == EngineOpenAI && c.Foreign.URL == "" {
+		fault("--engine openai needs --engine-url, the server to attach to")
+	}
+	if c.Foreign.URL != "" && c.Engine != EngineOpenAI && c.Engine != EngineVLLM {
+		fault("--engine-url is for --engine vllm and openai, not for %s", c.Engine)
+	}
+	if len(c.Foreign.Args) > 0 && (c.Engine != EngineVLLM || c.Foreign.URL != "") {
+		fault("arguments after -- are for a vllm that is started here; leave them out")
 	}
 	if c.Precision != "int8" && c.Precision != "f32" {
 		fault("--precision: %q is neither int8 nor f32", c.Precision)

@@ -17,6 +17,7 @@ import (
 	"github.com/dynamo-go/dynamo/kvbm"
 	"github.com/dynamo-go/dynamo/obs"
 	"github.com/dynamo-go/dynamo/openai"
+	"github.com/dynamo-go/dynamo/plane/event"
 )
 
 // hosted is an engine that is loaded and not yet running, with what surrounds it.
@@ -36,19 +37,34 @@ type hosted struct {
 	kvBlocks int
 }
 
-// host loads the model and builds the engine the configuration asks for. events,
-// if it is not nil, is told what the engine's KV cache stores and removes.
-func (n *Node) host(ctx context.Context, events func([]kvbm.Event)) (*hosted, error) {
-	if n.cfg.Engine == EngineEcho {
+// host loads the model and builds the engine the configuration asks for. kv, if it
+// is not nil, is told what the engine's KV cache stores and removes.
+func (n *Node) host(ctx context.Context, kv *event.KVSource) (*hosted, error) {
+	if n.cfg.Engine != EngineNative {
 		meta, err := readMetadata(n.cfg.ModelPath, n.cfg.ChatTemplate)
 		if err != nil {
 			return nil, err
 		}
+		switch n.cfg.Engine {
+		case EngineVLLM:
+			return n.hostVLLM(ctx, meta, kv)
+		case EngineOpenAI:
+			return n.hostOpenAI(ctx, meta)
+		}
 		return n.hostEcho(meta)
 	}
+	var events func([]kvbm.Event)
+	if kv != nil {
+		events = kv.Sink(dynamo.TierDevice, 0)
+	}
+	return n.hostComputed(ctx, events)
+}
+
+// hostComputed loads the weights and the metadata for the embedded engine.
+func (n *Node) hostComputed(ctx context.Context, events func([]kvbm.Event)) (*hosted, error) {
 	var meta *metadata
 	var m *model.Model
-	var kv kvSize
+	var size kvSize
 	// The vocabulary and the weights come from different bytes and take about as
 	// long. Whatever is wrong with the weights is told first, so that the same
 	// files always give the same error.
@@ -59,7 +75,7 @@ func (n *Node) host(ctx context.Context, events func([]kvbm.Event)) (*hosted, er
 		meta, metaErr = readMetadata(n.cfg.ModelPath, n.cfg.ChatTemplate)
 		n.log.Debug("metadata read", obs.KeyDuration, time.Since(began))
 	})
-	m, kv, modelErr = n.loadModel(ctx)
+	m, size, modelErr = n.loadModel(ctx)
 	n.log.Debug("weights loaded", obs.KeyDuration, time.Since(began))
 	reading.Wait()
 	if modelErr != nil {
@@ -68,7 +84,7 @@ func (n *Node) host(ctx context.Context, events func([]kvbm.Event)) (*hosted, er
 	if metaErr != nil {
 		return nil, errors.Join(metaErr, m.Close())
 	}
-	h, err := n.hostNative(meta, m, kv, events)
+	h, err := n.hostNative(meta, m, size, events)
 	if err != nil {
 		return nil, errors.Join(err, m.Close())
 	}

@@ -172,7 +172,7 @@ func (n *Node) runWorker(ctx context.Context) (err error) {
 	if m.kv, err = event.NewKVSource(kc); err != nil {
 		return err
 	}
-	h, err := n.host(ctx, m.kv.Sink(dynamo.TierDevice, 0))
+	h, err := n.host(ctx, m.kv)
 	if err != nil {
 		return err
 	}

@@ -23,8 +23,14 @@ import (
 )
 
 type doctorCmd struct {
-	HTTPHost string `name:"http-host" help:"Address serve would listen on." default:"127.0.0.1" placeholder:"HOST"`
-	HTTPPort uint16 `name:"http-port" help:"Port serve would listen on." default:"8000" placeholder:"PORT"`
+	Model        string `arg:"" optional:"" help:"With --engine-url: the model whose tokenizer and template are compared with the server's. Default: smollm2 ($DYN_MODEL)."`
+	EngineURL    string `name:"engine-url" help:"Look at this vLLM server instead of the machine, as http://HOST:PORT." placeholder:"URL" oneoff:""`
+	EngineAPIKey string `name:"engine-api-key" help:"Its API key." placeholder:"KEY" secret:""`
+	EngineEvents string `help:"ZMQ endpoint of its KV events, where it does not say itself." placeholder:"ENDPOINT"`
+	EngineReplay string `help:"ZMQ endpoint of their replay." placeholder:"ENDPOINT"`
+	EngineTopic  string `help:"Their topic." placeholder:"TOPIC"`
+	HTTPHost     string `name:"http-host" help:"Address serve would listen on." default:"127.0.0.1" placeholder:"HOST"`
+	HTTPPort     uint16 `name:"http-port" help:"Port serve would listen on." default:"8000" placeholder:"PORT"`
 }
 
 // What doctor wants to see for the default model.
@@ -62,6 +68,9 @@ func (c *doctorCmd) Run(a *app) error {
 	}
 	ctx, stop := untilSignal(context.Background(), a.stderr)
 	defer stop()
+	if c.EngineURL != "" {
+		return c.lookAtEngine(ctx, a, h)
+	}
 	checks := []func() finding{
 		func() finding { return finding{good, "version", buildInfo().String()} },
 		checkCPU, checkMemory,
@@ -72,20 +81,58 @@ func (c *doctorCmd) Run(a *app) error {
 		func() finding { return checkPort(c.HTTPHost, c.HTTPPort) },
 		func() finding { return checkConfig(a.settings) },
 	}
-	failed := 0
+	var all []finding
 	for _, check := range checks {
 		f := check()
+		if err := f.print(a.stdout); err != nil {
+			return err
+		}
+		all = append(all, f)
+	}
+	return verdictOf(all)
+}
+
+// verdictOf is the error of a report with failures.
+func verdictOf(all []finding) error {
+	failed := 0
+	for _, f := range all {
 		if f.verdict == fail {
 			failed++
+		}
+	}
+	if failed > 0 {
+		return fmt.Errorf("%d of %d checks failed", failed, len(all))
+	}
+	return nil
+}
+
+// lookAtEngine reports on a vLLM server.
+func (c *doctorCmd) lookAtEngine(ctx context.Context, a *app, h *hub.Hub) error {
+	ref, _ := a.settings.model(c.Model)
+	m, err := h.Resolve(ctx, ref)
+	if err != nil {
+		return err
+	}
+	cfg := a.nodeConfig(nil)
+	cfg.ModelPath = m.Path
+	cfg.Foreign.URL, cfg.Foreign.APIKey = c.EngineURL, c.EngineAPIKey
+	cfg.Foreign.Events, cfg.Foreign.Replay, cfg.Foreign.Topic = c.EngineEvents, c.EngineReplay, c.EngineTopic
+	probes, err := node.ProbeEngine(ctx, cfg)
+	var all []finding
+	for _, p := range probes {
+		f := finding{good, p.What, p.Detail}
+		switch {
+		case !p.OK && p.Minor:
+			f.verdict = warn
+		case !p.OK:
+			f.verdict = fail
 		}
 		if err := f.print(a.stdout); err != nil {
 			return err
 		}
+		all = append(all, f)
 	}
-	if failed > 0 {
-		return fmt.Errorf("%d of %d checks failed", failed, len(checks))
-	}
-	return nil
+	return errors.Join(err, verdictOf(all))
 }
 
 func (f finding) print(w io.Writer) error {

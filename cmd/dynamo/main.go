@@ -26,6 +26,7 @@ type commands struct {
 	Serve    serveCmd    `cmd:"" help:"Serve a model over OpenAI's HTTP API: frontend and engine in this process."`
 	Frontend frontendCmd `cmd:"" help:"Serve the models of a cluster's workers over OpenAI's HTTP API."`
 	Worker   workerCmd   `cmd:"" help:"Run an engine for the frontends of a cluster."`
+	VLLM     vllmCmd     `cmd:"" name:"vllm" passthrough:"" help:"Run a vLLM for the frontends of a cluster: worker --engine vllm, with the reference's arguments."`
 	Status   statusCmd   `cmd:"" help:"Show the workers of a cluster: models, health, load."`
 	Drain    drainCmd    `cmd:"" help:"Let a worker finish or hand over its requests and leave the cluster."`
 	Run      runCmd      `cmd:"" help:"Ask a model one question, or chat with it in the terminal."`

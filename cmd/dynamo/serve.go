@@ -20,7 +20,15 @@ import (
 
 // engineFlags describe the model's engine, wherever it runs.
 type engineFlags struct {
-	Engine        string        `help:"native computes the model in this process; echo answers with the prompt's own tokens, for tests and for measuring everything but the model." enum:"native,echo" default:"native"`
+	Engine        string        `help:"native computes the model in this process; vllm is an unmodified vLLM server, attached to (--engine-url) or started here; openai is any server of OpenAI's API, in text; echo answers with the prompt's own tokens, for tests and for measuring everything but the model." enum:"native,vllm,openai,echo" default:"native"`
+	EngineURL     string        `name:"engine-url" help:"Running server to attach to, as http://HOST:PORT, for --engine vllm and openai." placeholder:"URL"`
+	EngineCommand string        `help:"vllm executable that --engine vllm starts where there is no --engine-url; arguments after -- go to 'vllm serve'." default:"vllm" placeholder:"FILE"`
+	EngineModel   string        `help:"What the server of --engine openai calls the model. Default: the name it is served under here." placeholder:"NAME"`
+	EngineAPIKey  string        `name:"engine-api-key" help:"API key of the server of --engine-url. Better set in the environment." placeholder:"KEY" secret:""`
+	EngineTimeout time.Duration `help:"How long the server of --engine openai may send nothing while a request waits for it; 0 is no limit." default:"2m"`
+	EngineEvents  string        `help:"ZMQ endpoint of the engine's KV events, where it does not say itself, as tcp://HOST:PORT." placeholder:"ENDPOINT"`
+	EngineReplay  string        `help:"ZMQ endpoint of their replay." placeholder:"ENDPOINT"`
+	EngineTopic   string        `help:"Their topic." placeholder:"TOPIC"`
 	EchoITL       time.Duration `name:"echo-itl" help:"Time between two tokens of the echo engine; 0 answers at once." default:"0s"`
 	ModelName     string        `help:"Name the model is served under. Default: the alias, org/name, or the file's base name." placeholder:"NAME"`
 	ChatTemplate  string        `help:"Jinja file to use instead of the model's own chat template." placeholder:"FILE"`
@@ -153,6 +161,9 @@ func (c *serveCmd) serve(ctx context.Context, h *hub.Hub, ref string, cfg node.C
 // apply sets the engine's part of a node's configuration.
 func (f *engineFlags) apply(c *node.Config) {
 	c.Engine, c.EchoITL = f.Engine, f.EchoITL
+	c.Foreign.URL, c.Foreign.Command, c.Foreign.Model, c.Foreign.APIKey = f.EngineURL, f.EngineCommand, f.EngineModel, f.EngineAPIKey
+	c.Foreign.Timeout = f.EngineTimeout
+	c.Foreign.Events, c.Foreign.Replay, c.Foreign.Topic = f.EngineEvents, f.EngineReplay, f.EngineTopic
 	c.ModelName, c.ChatTemplate, c.ContextLength = f.ModelName, f.ChatTemplate, f.ContextLength
 	c.Precision, c.KernelLevel, c.Threads = f.Precision, f.KernelLevel, f.Threads
 	c.KVCacheBytes, c.PrefixCaching = int64(f.KVCacheBytes), f.PrefixCaching

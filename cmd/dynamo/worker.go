@@ -38,7 +38,8 @@ type workerFlags struct {
 
 // workerCmd is one engine of a cluster.
 type workerCmd struct {
-	Model string `arg:"" optional:"" help:"Alias (smollm2), Hugging Face id (org/name or org/name:file.gguf), model folder or .gguf file. Default: smollm2 ($DYN_MODEL)."`
+	Model      string   `arg:"" optional:"" help:"Alias (smollm2), Hugging Face id (org/name or org/name:file.gguf), model folder or .gguf file. Default: smollm2 ($DYN_MODEL)."`
+	EngineArgs []string `arg:"" optional:"" help:"After --: further arguments of a vllm that is started here."`
 	workerFlags
 }
 
@@ -58,7 +59,7 @@ func (c *workerCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	cfg.Progress = view.step
+	cfg.Progress, cfg.EngineLine, cfg.Foreign.Args = view.step, func(line string) { view.say("vllm: %s", line) }, c.EngineArgs
 	if err := cfg.Validate(); err != nil {
 		return asUsage(err)
 	}
