@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 
 WORDS = "the quick brown fox jumps over a lazy dog while seven wizards brew some tea near an old stone bridge".split()
@@ -70,7 +71,11 @@ def answers(front, server):
     if usage["prompt_tokens_details"]["cached_tokens"] < 32:
         sys.exit(f"cached tokens: {usage}")
     ok("cached tokens are reported", str(usage["prompt_tokens_details"]["cached_tokens"]))
-    post(front + "/v1/completions", body(5, kv_transfer_params={"do_remote_prefill": True}))
+    try:
+        post(front + "/v1/completions", body(5, kv_transfer_params={"do_remote_prefill": True}))
+    except urllib.error.HTTPError as e:
+        if e.code != 400 or "kv_transfer_params" not in (text := e.read().decode()):
+            sys.exit(f"a request with kv_transfer_params: {e.code} {text}")
     post(server + "/v1/completions", body(6))
     ok("forged kv_transfer_params reach nobody; the server lives")
     gone(front, server)
