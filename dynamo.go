@@ -104,6 +104,8 @@ type Request struct {
 	Resume []TokenID
 
 	Sampling Sampling
+	// Guided restricts the answer's text; zero is no restriction.
+	Guided Guided
 
 	// StopTokens ends the answer at any of these ids, beside the model's own
 	// end-of-sequence ids.
@@ -170,6 +172,38 @@ type Sampling struct {
 	PromptLogprobs bool
 }
 
+// Guided says which texts an answer may be; an engine that offers it draws no id
+// that leads out of them, and ends the answer when it is one of them and cannot
+// go on. Where an answer ends by its length it is the beginning of such a text.
+type Guided struct {
+	// Kind says what Value is; empty is no restriction.
+	Kind GuidedKind
+	// Value is a JSON schema, a regular expression, a JSON array of strings, a
+	// grammar or a structural tag, as its Kind says and as the client wrote it.
+	// Empty with GuidedJSONObject.
+	Value string
+	// Whitespace is a regular expression of the white space between the parts of a
+	// JSON text; empty leaves it to the engine.
+	Whitespace string
+	// Compact allows no such white space at all, and Closed no members of an object
+	// that its schema does not name.
+	Compact, Closed bool
+}
+
+// GuidedKind is a way of saying which texts an answer may be. The names are
+// stored in cards and travel in requests.
+type GuidedKind string
+
+// The kinds.
+const (
+	GuidedJSONSchema    GuidedKind = "json_schema"    // JSON that fits the schema, a JSON object
+	GuidedJSONObject    GuidedKind = "json_object"    // any JSON object
+	GuidedRegex         GuidedKind = "regex"          // a match, in the engine's own dialect
+	GuidedChoice        GuidedKind = "choice"         // one of the strings
+	GuidedGrammar       GuidedKind = "grammar"        // a word of a context-free grammar, in the engine's own notation
+	GuidedStructuralTag GuidedKind = "structural_tag" // free text whose tagged parts are restricted, a JSON object
+)
+
 // LogitBias is added to the logit of one id.
 type LogitBias struct {
 	ID   TokenID
@@ -193,7 +227,8 @@ type Chunk struct {
 	// first id has no predecessor and holds a NaN.
 	PromptLogprobs []TokenLogprob
 	// Cached is the number of prompt tokens whose KV was found, on the first
-	// chunk of a choice.
+	// chunk of a choice; 0 where that is not known so early. Usage.Cached is the
+	// count.
 	Cached int
 	// Finish is set on the last chunk of a choice, together with Usage.
 	Finish FinishReason

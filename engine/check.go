@@ -3,6 +3,8 @@ package engine
 import (
 	"fmt"
 	"math"
+	"slices"
+	"strings"
 
 	"github.com/dynamo-go/dynamo"
 )
@@ -13,10 +15,17 @@ import (
 // all refuse alike; a frontend may ask it before it queues a request. The error
 // is a *dynamo.Error of KindInvalid that names the field.
 //
-// Check reads each id once; it changes nothing and allocates only its error.
+// What restricts an answer is sound JSON where its kind says so, so that it may be
+// written into a larger text as it stands.
+//
+// Check reads each id once; it changes nothing and allocates only its error, and
+// what reading a restriction takes.
 func Check(c *Card, r *dynamo.Request) error {
 	if r.N > 1 {
 		return invalid("n", "an engine serves one choice, the request asks for %d; put engine.Expand in front", r.N)
+	}
+	if r.Adapter != "" && !slices.Contains(c.Adapters, r.Adapter) {
+		return noAdapter(c, r.Adapter)
 	}
 	if err := checkLength(c, r); err != nil {
 		return err
@@ -29,7 +38,27 @@ func Check(c *Card, r *dynamo.Request) error {
 			return err
 		}
 	}
-	return checkSampling(c, &r.Sampling)
+	if err := checkSampling(c, &r.Sampling); err != nil || r.Guided == (dynamo.Guided{}) {
+		return err
+	}
+	return checkGuided(c, &r.Guided)
+}
+
+// noAdapter is the error of a request that names an adapter which is not there.
+func noAdapter(c *Card, name string) error {
+	if len(c.Adapters) == 0 {
+		return invalid("model", "model %s runs on an engine that has no adapters, and the request asks for adapter %q; ask for the model itself", c.Model, clip(name))
+	}
+	shown := c.Adapters[:min(len(c.Adapters), shownAdapters)]
+	return invalid("model", "the engine of model %s does not have the adapter %q; it has %d: %s", c.Model, clip(name), len(c.Adapters), strings.Join(shown, ", "))
+}
+
+// clip keeps a message readable whatever was asked for.
+func clip(name string) string {
+	if len(name) > shownName {
+		name = name[:shownName] + "…"
+	}
+	return strings.ToValidUTF8(name, "\ufffd")
 }
 
 // Room is the number of ids an engine with card c may still generate for r,

@@ -12,7 +12,8 @@ import (
 )
 
 func TestCheck(t *testing.T) {
-	card := engine.Card{Model: "m", ContextLength: 100, VocabSize: 50, MaxTopLogprobs: 5, PromptLogprobs: true, Sampling: true, Resume: true}
+	card := engine.Card{Model: "m", ContextLength: 100, VocabSize: 50, MaxTopLogprobs: 5, PromptLogprobs: true, Sampling: true, Resume: true,
+		Guided: []dynamo.GuidedKind{dynamo.GuidedJSONSchema, dynamo.GuidedJSONObject, dynamo.GuidedRegex, dynamo.GuidedChoice}}
 	ids := func(n int) []dynamo.TokenID { return slices.Repeat([]dynamo.TokenID{49}, n) }
 	for _, c := range []struct {
 		name   string
@@ -38,6 +39,29 @@ func TestCheck(t *testing.T) {
 		{"negative penalty", func(r *dynamo.Request, _ *engine.Card) { r.Sampling.FrequencyPenalty = -2 }, "", ""},
 		{"alternatives", func(r *dynamo.Request, _ *engine.Card) { r.Sampling.TopLogprobs = 6 }, "top_logprobs", "at most 5"},
 		{"no logprobs", func(r *dynamo.Request, c *engine.Card) { r.Sampling.Logprobs, c.MaxTopLogprobs = true, -1 }, "logprobs", "no logprobs"},
+		{"restricted", func(r *dynamo.Request, c *engine.Card) { r.Guided, c.Guided = dynamo.Guided{Kind: "json_object"}, nil }, "guided", "not supported by the engine of model m"},
+		{"restricted otherwise", func(r *dynamo.Request, _ *engine.Card) { r.Guided = dynamo.Guided{Kind: "grammar", Value: "g"} }, "guided", "grammar"},
+		{"restricted without a kind", func(r *dynamo.Request, _ *engine.Card) { r.Guided.Value = "g" }, "guided", "not supported"},
+		{"object", func(r *dynamo.Request, _ *engine.Card) { r.Guided.Kind = "json_object" }, "", ""},
+		{"object with a value", func(r *dynamo.Request, _ *engine.Card) { r.Guided = dynamo.Guided{Kind: "json_object", Value: "{}"} }, "guided", "no value"},
+		{"schema", func(r *dynamo.Request, _ *engine.Card) {
+			r.Guided = dynamo.Guided{Kind: "json_schema", Value: ` {"a": [1]}`}
+		}, "", ""},
+		{"schema that is none", func(r *dynamo.Request, _ *engine.Card) { r.Guided = dynamo.Guided{Kind: "json_schema", Value: `[]`} }, "guided", "no JSON object"},
+		{"schema that goes on", func(r *dynamo.Request, _ *engine.Card) {
+			r.Guided = dynamo.Guided{Kind: "json_schema", Value: `{}},"x":{`}
+		}, "guided", "no JSON object"},
+		{"choice", func(r *dynamo.Request, _ *engine.Card) { r.Guided = dynamo.Guided{Kind: "choice", Value: `["a", ""]`} }, "", ""},
+		{"choice of nothing", func(r *dynamo.Request, _ *engine.Card) { r.Guided = dynamo.Guided{Kind: "choice", Value: `[]`} }, "guided", "array of strings"},
+		{"choice of numbers", func(r *dynamo.Request, _ *engine.Card) { r.Guided = dynamo.Guided{Kind: "choice", Value: `["a",1]`} }, "guided", "array of strings"},
+		{"choice that goes on", func(r *dynamo.Request, _ *engine.Card) {
+			r.Guided = dynamo.Guided{Kind: "choice", Value: `["a"],"x":[1]`}
+		}, "guided", "array of strings"},
+		{"choice without end", func(r *dynamo.Request, _ *engine.Card) { r.Guided = dynamo.Guided{Kind: "choice", Value: `["a"`} }, "guided", "array of strings"},
+		{"empty regex", func(r *dynamo.Request, _ *engine.Card) { r.Guided.Kind = "regex" }, "guided", "empty"},
+		{"huge regex", func(r *dynamo.Request, _ *engine.Card) {
+			r.Guided = dynamo.Guided{Kind: "regex", Value: strings.Repeat("a", engine.MaxGuidedBytes+1)}
+		}, "guided", "at most"},
 		{"no prompt logprobs", func(r *dynamo.Request, c *engine.Card) { r.Sampling.PromptLogprobs, c.PromptLogprobs = true, false }, "prompt_logprobs", "no prompt"},
 	} {
 		r, own := &dynamo.Request{Tokens: ids(3), MaxTokens: 5}, card

@@ -22,6 +22,9 @@ import (
 //     choice, or after one pair with a non-nil error (whose Kind is the thing to
 //     branch on). The chunk beside an error is empty.
 //   - A chunk's slices are valid until the next one is asked for.
+//   - Usage.Cached is the number of prompt tokens whose KV was found. Chunk.Cached
+//     says it early, on the first chunk alone, by an engine that knows it then: it is
+//     never more.
 //   - Many requests may run at once.
 type Engine interface {
 	Generate(ctx context.Context, r *dynamo.Request) iter.Seq2[dynamo.Chunk, error]
@@ -52,9 +55,16 @@ type Card struct {
 	// never split or migrated, and its prompt and stop ids are best effort.
 	TextOnly bool
 	// ResumeSeeded says that Resume also keeps what depends on the ids before:
-	// draws that are keyed by the seed, and penalties on generated ids.
+	// draws that are keyed by the seed, penalties on generated ids, and how far a
+	// restricted answer has come.
 	ResumeSeeded bool
+	// Guided lists the kinds of restricted answers (dynamo.Guided) that the engine
+	// offers; empty means that it refuses all of them.
+	Guided []dynamo.GuidedKind
 	// NumericClass names the arithmetic: equal class and revision mean equal
 	// tokens for an equal request.
 	NumericClass string
+	// Adapters are the LoRA adapters that a request may name, sorted. They may come
+	// and go while the engine runs; this is those there were when it was asked.
+	Adapters []string
 }

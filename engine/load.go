@@ -12,4 +12,6 @@ type Load struct {
 	// Steps counts batches computed since the engine began; two equal counts with
 	// Running above zero tell of an engine that is stuck.
 	Steps uint64
+	// Down says that the engine answers nothing for the moment and is expected back.
+	Down bool
 }

@@ -25,8 +25,10 @@ type MigrateConfig struct {
 	// before it counts as failed; it is found out at most a quarter later. 0 waits
 	// for ever. Default 0. (--stall-timeout)
 	StallTimeout time.Duration
-	// Card is that of the engine below; its Model is the label of the metrics, and
-	// what it claims decides each request's class (see RequestClass).
+	// Card is that of the engine below, or what several of them can do together (see
+	// Union); its Model is the label of the metrics, and what it claims decides each
+	// request's class (see RequestClass), as does what the one claims that began the
+	// answer (see GoesOn).
 	Card Card
 	// Logger is told of each migration; nil discards.
 	Logger *slog.Logger
@@ -55,7 +57,8 @@ const (
 	// ClassReplay: the ids so far are prefilled elsewhere and the answer goes on.
 	ClassReplay = "replay"
 	// ClassReplayUnseeded is a card's alone: its requests replay but for those that
-	// depend on a client's seed or on penalties of generated ids, which refuse.
+	// depend on a client's seed or on penalties of generated ids or whose answer is
+	// restricted, which refuse.
 	ClassReplayUnseeded = "replay-unseeded"
 	// ClassRefuse: once something has come the worker's failure is the request's.
 	ClassRefuse = "refuse"
@@ -76,14 +79,15 @@ func MigrationClass(c *Card) string {
 // is replayed goes on exactly when it is greedy, and otherwise with draws from the
 // same distribution; that will not do for a client that gave a seed. An engine
 // without ResumeSeeded takes resumed ids for prompt, where the penalties on
-// generated ids do not see them. The repetition penalty sees both alike.
+// generated ids do not see them, and where a restricted answer would begin anew.
+// The repetition penalty sees both alike.
 func RequestClass(c *Card, r *dynamo.Request) string {
 	class := MigrationClass(c)
 	if class != ClassReplayUnseeded {
 		return class
 	}
 	s := &r.Sampling
-	if s.Temperature > 0 && s.Seeded || s.PresencePenalty != 0 || s.FrequencyPenalty != 0 {
+	if s.Temperature > 0 && s.Seeded || s.PresencePenalty != 0 || s.FrequencyPenalty != 0 || r.Guided.Kind != "" {
 		return ClassRefuse
 	}
 	return ClassReplay
@@ -93,7 +97,13 @@ func RequestClass(c *Card, r *dynamo.Request) string {
 // when a worker below has failed (see Lost). What its caller sees is one unbroken
 // sequence: the ids that came are handed down as Resume and do not come again.
 //
-// It does so within the request's class, which is settled before anything is asked.
+// It does so within the request's class, and among engines of several kinds where
+// the answer may go on: see GoesOn, which the router below asks of each.
+//
+// Usage.Cached of an answer that went on elsewhere is what its first worker said on
+// its first chunk: how much of the client's prompt was found. A worker that tells so
+// at the end alone, and failed before, leaves it at 0; what the later ones found is
+// the work of the earlier.
 //
 // It remembers the ids of each answer and nothing else, and it holds no goroutine.
 // A chunk passes whole or not at all, so ids and their logprobs never part.
@@ -124,7 +134,7 @@ func (m *Migrate) Class() string { return m.class }
 // Generate implements Engine.
 func (m *Migrate) Generate(ctx context.Context, r *dynamo.Request) iter.Seq2[dynamo.Chunk, error] {
 	return func(yield func(dynamo.Chunk, error) bool) {
-		j := &journey{m: m, ctx: ctx, first: r, r: r, yield: yield, class: RequestClass(&m.config.Card, r)}
+		j := &journey{m: m, ctx: ctx, first: r, r: r, yield: yield, at: &m.config.Card, class: RequestClass(&m.config.Card, r)}
 		if err := j.run(); err != nil {
 			yield(dynamo.Chunk{}, err)
 		}
@@ -133,15 +143,27 @@ func (m *Migrate) Generate(ctx context.Context, r *dynamo.Request) iter.Seq2[dyn
 
 type placedKey struct{}
 
-// Placed is told by whoever hands a request to a worker which one that is, so that
-// a decorator above can name it when it fails; worker 0 says that the request
-// waits for one, which is no stall. It must be called in the goroutine that ranges
-// over the sequence.
-func Placed(ctx context.Context, worker dynamo.WorkerID) {
+// Placed is told by whoever hands a request to a worker which one that is and what
+// it can do, so that a decorator above can name it when it fails; worker 0, of no
+// card, says that the request waits for one, which is no stall. It must be called in
+// the goroutine that ranges over the sequence, and card must stay as it is.
+func Placed(ctx context.Context, worker dynamo.WorkerID, card *Card) {
 	if j, _ := ctx.Value(placedKey{}).(*journey); j != nil {
 		j.worker = worker
+		if card != nil {
+			j.at = card
+		}
 		j.watch.pause(worker == 0)
 	}
+}
+
+// Begun returns the card of the engine that the answer so far is from; nil if no
+// part of it has come. It must be called where Placed is.
+func Begun(ctx context.Context) *Card {
+	if j, _ := ctx.Value(placedKey{}).(*journey); j != nil && j.spoke {
+		return j.from
+	}
+	return nil
 }
 
 // journey is one request on its way over workers.
@@ -157,8 +179,11 @@ type journey struct {
 	ids     []dynamo.TokenID // first.Resume and what has come; nil until something has
 	began   bool             // a chunk has been yielded
 	spoke   bool             // and some of the answer with one
+	elder   bool             // one of an earlier attempt has
 	cached  int              // of the first one
 	worker  dynamo.WorkerID  // that has it; 0 if nobody said
+	at      *Card            // of that worker, or of the last one that had it
+	from    *Card            // of the one that said the last part of the answer
 	watch   *watch           // nil without StallTimeout
 	tried   []string         // what became of the attempts that failed
 	barren  int              // attempts in a row that brought nothing
@@ -196,7 +221,7 @@ func (j *journey) run() error {
 // end, which without an error it does only with Finish.
 func (j *journey) attempt() (done bool, failure error) {
 	ctx := context.WithValue(j.ctx, placedKey{}, j)
-	j.worker = 0
+	j.worker, j.elder = 0, j.began
 	if j.m.config.StallTimeout > 0 {
 		var cancel context.CancelCauseFunc
 		ctx, cancel = context.WithCancelCause(ctx)
@@ -247,22 +272,22 @@ func (j *journey) adapt(c *dynamo.Chunk) (empty bool) {
 		j.closeGap()
 	}
 	said := len(c.Tokens) > 0 || c.Text != ""
-	if j.began {
-		if len(j.tried) > 0 {
-			c.Cached, c.PromptLogprobs = 0, nil
-			if !said && c.Finish == dynamo.FinishNone {
-				return true
-			}
+	if j.elder {
+		c.Cached, c.PromptLogprobs = 0, nil
+		if !said && c.Finish == dynamo.FinishNone {
+			return true
 		}
-	} else {
+	} else if !j.began {
 		j.began, j.cached = true, c.Cached
 	}
 	if c.Text != "" {
 		j.text, j.class = true, ClassRefuse
 	}
-	j.spoke = j.spoke || said
+	if said {
+		j.spoke, j.from = true, j.at
+	}
 	j.ended = c.Finish != dynamo.FinishNone
-	if c.Finish != dynamo.FinishNone && len(j.tried) > 0 {
+	if c.Finish != dynamo.FinishNone && j.elder {
 		c.Usage.Cached = j.cached
 	}
 	if j.m.config.Limit > 0 && c.Finish == dynamo.FinishNone {
@@ -305,6 +330,9 @@ func (j *journey) judge(failure error) (again bool, err error) {
 	if finish := j.finish(); finish != dynamo.FinishNone {
 		j.synthesise(finish)
 		return false, nil
+	}
+	if j.spoke && seeded(j.first) && !j.from.ResumeSeeded {
+		j.class = ClassRefuse // whatever others can do: see GoesOn
 	}
 	if j.m.config.Limit == 0 || j.spoke && j.class == ClassRefuse {
 		j.count(migratedRefused)
@@ -366,7 +394,7 @@ func (j *journey) overdue() bool {
 // finish says by which reason the ids so far already complete the answer: the
 // worker failed between the last of them and the word that it was the last.
 func (j *journey) finish() dynamo.FinishReason {
-	if !j.began || j.text || j.m.config.Card.TextOnly || j.m.config.Limit == 0 {
+	if !j.began || j.text || j.at.TextOnly || j.m.config.Limit == 0 {
 		return dynamo.FinishNone
 	}
 	n := j.generated()
@@ -374,7 +402,7 @@ func (j *journey) finish() dynamo.FinishReason {
 		return dynamo.FinishStop
 	}
 	limit := j.first.MaxTokens
-	if c := j.m.config.Card.ContextLength; c > 0 {
+	if c := j.at.ContextLength; c > 0 {
 		limit = min(limit, c-len(j.first.Tokens))
 	}
 	if n >= limit {
@@ -384,7 +412,7 @@ func (j *journey) finish() dynamo.FinishReason {
 }
 
 func (j *journey) stops(id dynamo.TokenID) bool {
-	return slices.Contains(j.first.StopTokens, id) || !j.first.IgnoreEOS && slices.Contains(j.m.config.Card.EOS, id)
+	return slices.Contains(j.first.StopTokens, id) || !j.first.IgnoreEOS && slices.Contains(j.at.EOS, id)
 }
 
 // synthesise yields the chunk that the failed worker still owed.

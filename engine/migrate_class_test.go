@@ -27,20 +27,23 @@ func TestMigrateClass(t *testing.T) {
 		name     string
 		sampling dynamo.Sampling
 		unseeded string // the class at an engine without ResumeSeeded
+		guided   dynamo.GuidedKind
 	}{
-		{"greedy", dynamo.Sampling{}, engine.ClassReplay},
-		{"greedy with a seed", dynamo.Sampling{Seed: 3, Seeded: true}, engine.ClassReplay},
-		{"greedy with the repetition penalty", dynamo.Sampling{RepetitionPenalty: 1.3}, engine.ClassReplay},
-		{"greedy with the presence penalty", dynamo.Sampling{PresencePenalty: 0.5}, engine.ClassRefuse},
-		{"greedy with a negative frequency penalty", dynamo.Sampling{FrequencyPenalty: -0.5}, engine.ClassRefuse},
-		{"sampled", sampled, engine.ClassReplay},
-		{"sampled with filters", with(sampled, func(s *dynamo.Sampling) { s.TopK, s.TopP, s.MinP = 5, 0.9, 0.1 }), engine.ClassReplay},
-		{"sampled with the frequency penalty", with(sampled, func(s *dynamo.Sampling) { s.FrequencyPenalty = 1 }), engine.ClassRefuse},
-		{"seeded", seeded, engine.ClassRefuse},
-		{"seeded with the repetition penalty", with(seeded, func(s *dynamo.Sampling) { s.RepetitionPenalty = 1.3 }), engine.ClassRefuse},
+		{"greedy", dynamo.Sampling{}, engine.ClassReplay, ""},
+		{"greedy with a seed", dynamo.Sampling{Seed: 3, Seeded: true}, engine.ClassReplay, ""},
+		{"greedy with the repetition penalty", dynamo.Sampling{RepetitionPenalty: 1.3}, engine.ClassReplay, ""},
+		{"greedy with the presence penalty", dynamo.Sampling{PresencePenalty: 0.5}, engine.ClassRefuse, ""},
+		{"greedy with a negative frequency penalty", dynamo.Sampling{FrequencyPenalty: -0.5}, engine.ClassRefuse, ""},
+		{"sampled", sampled, engine.ClassReplay, ""},
+		{"sampled with filters", with(sampled, func(s *dynamo.Sampling) { s.TopK, s.TopP, s.MinP = 5, 0.9, 0.1 }), engine.ClassReplay, ""},
+		{"sampled with the frequency penalty", with(sampled, func(s *dynamo.Sampling) { s.FrequencyPenalty = 1 }), engine.ClassRefuse, ""},
+		{"seeded", seeded, engine.ClassRefuse, ""},
+		{"seeded with the repetition penalty", with(seeded, func(s *dynamo.Sampling) { s.RepetitionPenalty = 1.3 }), engine.ClassRefuse, ""},
+		{"greedy and restricted", dynamo.Sampling{}, engine.ClassRefuse, dynamo.GuidedJSONObject},
+		{"sampled and restricted", sampled, engine.ClassRefuse, dynamo.GuidedJSONObject},
 	} {
 		r := shapes()["greedy"]
-		r.Sampling = c.sampling
+		r.Sampling, r.Guided.Kind = c.sampling, c.guided
 		for card, change := range cards {
 			want := map[string]string{engine.ClassReplay: engine.ClassReplay, engine.ClassReplayUnseeded: c.unseeded}[card]
 			if want == "" {
@@ -67,6 +70,7 @@ func migrateClass(t *testing.T, what string, card engine.Card, r *dynamo.Request
 		}
 		return nil
 	})
+	h.card.Guided = []dynamo.GuidedKind{dynamo.GuidedJSONObject}
 	registry := obs.NewRegistry()
 	m := migrate(t, h, func(c *engine.MigrateConfig) { c.Card, c.Metrics = card, engine.NewMigrateMetrics(registry) })
 	a, err := enginetest.Collect(t.Context(), m, r)

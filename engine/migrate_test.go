@@ -562,9 +562,9 @@ func TestMigrateStall(t *testing.T) {
 		}
 		// Waiting for a worker is no stall.
 		patient := script(func(ctx context.Context, r *dynamo.Request, yield func(dynamo.Chunk, error) bool) {
-			engine.Placed(ctx, 0)
+			engine.Placed(ctx, 0, nil)
 			time.Sleep(5 * timeout)
-			engine.Placed(ctx, 7)
+			engine.Placed(ctx, 7, &hashedCard)
 			newHashed(1, false, nil).Generate(ctx, r)(yield)
 		})
 		a, err := enginetest.Collect(t.Context(), migrate(t, patient, func(c *engine.MigrateConfig) { c.StallTimeout = timeout; c.Limit = 0 }), &r)

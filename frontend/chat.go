@@ -4,6 +4,7 @@ import (
 	"net/http"
 
 	"github.com/dynamo-go/dynamo"
+	"github.com/dynamo-go/dynamo/obs"
 	"github.com/dynamo-go/dynamo/openai"
 )
 
@@ -63,6 +64,10 @@ func (x *exchange) accept(p *openai.Params, endpoint int) error {
 		return err
 	}
 	x.limitTime()
+	if p.Transfers > 0 {
+		x.model.metrics.transfers.Add(float64(p.Transfers))
+		x.s.log.Debug("transfer parameters of a client dropped", obs.KeyRequest, x.id, obs.KeyModel, x.label)
+	}
 	kind := 0
 	if p.Stream {
 		kind = 1

@@ -48,6 +48,9 @@ type Config struct {
 	// Tracer makes a span for each generating request; nil makes none, and the
 	// trace context a client sends is passed on to the engine as it came.
 	Tracer *obs.Tracer
+	// Recorder is given every request once it has ended; nil records none. Its Run is
+	// the caller's to call.
+	Recorder *Recorder
 	// Instances lists who serves the models, for /health; nil lists nobody. It is
 	// called for each of its requests and must not block.
 	Instances func() []Instance

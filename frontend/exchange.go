@@ -36,10 +36,11 @@ type exchange struct {
 	namespace string
 	deadline  time.Time
 
-	model  *served
-	label  string
-	stream bool
-	done   bool // counted in the metrics
+	model   *served
+	adapter string // of the model; empty: none
+	label   string
+	stream  bool
+	done    bool // counted in the metrics
 
 	span    *obs.Span
 	status  int   // of the answer; 0 if none has begun
@@ -186,11 +187,11 @@ func (x *exchange) bodyError(err error) error {
 
 // serveBy finds the model and with it whose cache the request may share.
 func (x *exchange) serveBy(name, salt string) error {
-	m, err := x.s.model(name)
+	m, adapter, err := x.s.model(name)
 	if err != nil {
 		return err
 	}
-	x.model, x.label = m, m.Card.Model
+	x.model, x.adapter, x.label = m, adapter, m.Card.Model
 	x.namespace = tokens.Namespace(x.s.config.ClusterKey, x.tenant, "", salt)
 	return nil
 }

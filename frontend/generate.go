@@ -1,6 +1,7 @@
 package frontend
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -36,8 +37,9 @@ type generation struct {
 	echo        bool // the prompt's text comes before the answer's
 	promptField string
 
-	firstSeen atomic.Bool
-	engine    *obs.Span // the engine's work for all prompts
+	firstSeen  atomic.Bool
+	firstToken time.Duration // from the arrival; written by whoever set firstSeen, read at the end
+	engine     *obs.Span     // the engine's work for all prompts
 }
 
 // prompt is one prompt and the state of its choices.
@@ -68,7 +70,7 @@ func (g *generation) run() error {
 		g.spec.before = g.model.word
 	}
 	g.answer.Created = g.arrived.Unix()
-	g.answer.Model = g.model.Card.Model
+	g.answer.Model = cmp.Or(g.adapter, g.model.Card.Model)
 	g.answer.Fingerprint = g.model.fingerprint
 	g.answer.TokenBytes = g.model.Tokenizer.TokenBytes
 	g.answer.TokensAsIDs = p.TokensAsIDs
@@ -78,6 +80,14 @@ func (g *generation) run() error {
 			return err
 		}
 	}
+	err := g.answered()
+	if r := g.s.config.Recorder; r != nil {
+		g.record(r, err)
+	}
+	return err
+}
+
+func (g *generation) answered() error {
 	if g.stream {
 		return g.streamed()
 	}
@@ -92,10 +102,10 @@ func (g *generation) prepare(i int) error {
 		maxTokens = max(1, g.model.Card.ContextLength-len(t.ids))
 	}
 	t.request = dynamo.Request{
-		ID: dynamo.RequestID(g.id), Model: g.model.Card.Model, Tokens: t.ids,
-		Sampling: g.sampling(), StopTokens: p.StopTokens, IgnoreEOS: p.IgnoreEOS,
+		ID: dynamo.RequestID(g.id), Model: g.model.Card.Model, Adapter: g.adapter, Tokens: t.ids,
+		Sampling: g.sampling(), Guided: p.Guided, StopTokens: p.StopTokens, IgnoreEOS: p.IgnoreEOS,
 		MaxTokens: p.MaxTokens.Or(maxTokens), MinTokens: p.MinTokens,
-		Priority: p.Priority, Deadline: g.deadline, Namespace: g.namespace, Root: tokens.Root("", g.namespace),
+		Priority: p.Priority, Deadline: g.deadline, Namespace: g.namespace, Root: tokens.Root(g.adapter, g.namespace),
 	}
 	if len(g.prompts) > 1 {
 		t.request.ID += dynamo.RequestID("-" + strconv.Itoa(i))
@@ -107,13 +117,7 @@ func (g *generation) prepare(i int) error {
 		return &dynamo.Error{Kind: dynamo.KindInvalid, Param: "return_token_ids", Message: "model " + g.model.Card.Model + " runs on an engine that returns text without token ids; leave return_token_ids out"}
 	}
 	if err := engine.Check(&g.model.Card, &t.request); err != nil {
-		var e *dynamo.Error
-		if errors.As(err, &e) && e.Param == "prompt" {
-			blamed := *e
-			blamed.Param = g.promptField
-			return &blamed
-		}
-		return err
+		return g.blame(err)
 	}
 	t.request.N = p.N
 	t.texter = texter{next: g.model.Engine, choices: make([]choice, p.N)}
@@ -122,6 +126,22 @@ func (g *generation) prepare(i int) error {
 	}
 	g.model.metrics.input.Observe(float64(len(t.ids)))
 	return nil
+}
+
+// blame names the client's own field in an error about the engine's request.
+func (g *generation) blame(err error) error {
+	var e *dynamo.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	blamed := *e
+	switch e.Param {
+	case "prompt":
+		blamed.Param = g.promptField
+	case "guided":
+		blamed.Param = g.params.GuidedBy
+	}
+	return &blamed
 }
 
 // leastTemperature is where division by the temperature stops making sense;
@@ -229,7 +249,8 @@ func (g *generation) observe(c *choice, chunk *dynamo.Chunk) {
 		case !c.last.IsZero():
 			m.interToken.Observe(now.Sub(c.last).Seconds() / float64(n))
 		case g.firstSeen.CompareAndSwap(false, true):
-			m.firstToken.Observe(now.Sub(g.arrived).Seconds())
+			g.firstToken = now.Sub(g.arrived)
+			m.firstToken.Observe(g.firstToken.Seconds())
 			g.engine.Event("first token")
 		}
 		c.last = now

@@ -49,13 +49,16 @@ func clip(s string) string {
 	return strings.ToValidUTF8(s, "\ufffd")
 }
 
-// infos describes the served models by name.
+// infos describes the served models and their adapters by name.
 func (s *Server) infos() []openai.ModelInfo {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	list := make([]openai.ModelInfo, 0, len(s.mu.models))
 	for name, m := range s.mu.models {
 		list = append(list, openai.ModelInfo{ID: name, Created: m.created, ContextLength: m.Card.ContextLength})
+	}
+	for name, m := range s.mu.adapters.models {
+		list = append(list, openai.ModelInfo{ID: name, Parent: m.Card.Model, Created: m.created, ContextLength: m.Card.ContextLength})
 	}
 	slices.SortFunc(list, func(a, b openai.ModelInfo) int { return strings.Compare(a.ID, b.ID) })
 	return list

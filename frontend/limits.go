@@ -1,6 +1,11 @@
 package frontend
 
-import "time"
+import (
+	"time"
+
+	"github.com/dynamo-go/dynamo/engine"
+	"github.com/dynamo-go/dynamo/openai"
+)
 
 // The limits of the server that are not configurable, and what happens at each.
 const (
@@ -34,6 +39,11 @@ const (
 	// retryAfter is what a client is told to wait when nobody can serve it and
 	// whoever found out did not say for how long: workers come back in seconds.
 	retryAfter = time.Second
+	// shownAdapters bounds the adapters that an error lists; others are left out.
+	shownAdapters = 16
+	// What restricts an answer is bounded as openai decodes it, within what engines
+	// take.
+	_ = uint(engine.MaxGuidedBytes - openai.MaxGuidedBytes)
 	// maxKeys bounds the API keys of a file.
 	maxKeys = 100_000
 	// maxParallelPrompts bounds the prompts of one request that are generated at
@@ -43,4 +53,24 @@ const (
 	// vocabulary's longest: normalizers may shorten text, hardly ever by more. It
 	// only serves to refuse hopelessly long prompts without encoding them.
 	shortening = 4
+
+	// What may wait for the recorder: requests, and tokens of their prompts, 32 MiB.
+	// More is dropped and counted.
+	maxRecordQueue  = 4096
+	maxRecordTokens = 8 << 20
+	// recordBuffer is written at once, or after recordFlush what there is.
+	recordBuffer = 64 << 10
+	recordFlush  = time.Second
+	// recordComplain is how long nothing more is logged after an error of the file.
+	recordComplain = time.Minute
+	// maxRecordSessions bounds the sessions whose turns the recorder counts; at the
+	// limit all are forgotten, and begin again at turn 0.
+	maxRecordSessions = 1 << 16
+	// recordKey is the strength of the recorder's hashes, in bytes.
+	recordKey = 16
+	// minRecordKey bounds the recorder's key from below, in bytes, minRecordRoll its
+	// files, and maxRecordFiles how many of them are kept.
+	minRecordKey   = 16
+	minRecordRoll  = 64 << 10
+	maxRecordFiles = 10_000
 )

@@ -32,7 +32,7 @@ type metrics struct {
 	firstToken, interToken      *prometheus.HistogramVec
 	duration                    *prometheus.HistogramVec
 	input, output, cached       *prometheus.HistogramVec
-	outputTokens                *prometheus.CounterVec
+	outputTokens, transfers     *prometheus.CounterVec
 	contextLength, blockSize    *prometheus.GaugeVec
 	templateTime, tokenizerTime prometheus.Histogram
 	ready                       *prometheus.GaugeVec
@@ -53,6 +53,7 @@ func newMetrics(r *obs.Registry, instances func() []Instance) *metrics {
 		output:        r.Histograms("dynamo_frontend_output_sequence_tokens", "Tokens generated for a choice.", obs.BucketsOutputTokens, "model"),
 		cached:        r.Histograms("dynamo_frontend_cached_tokens", "Tokens of a prompt found in the KV cache.", obs.BucketsInputTokens, "model"),
 		outputTokens:  r.Counters("dynamo_frontend_output_tokens_total", "Tokens generated, as they come.", "model"),
+		transfers:     r.Counters("dynamo_frontend_transfer_params_dropped_total", "Fields of clients' requests that tell an engine where KV blocks come from or go to (kv_transfer_params, ec_transfer_params), which no engine gets.", "model"),
 		contextLength: r.Gauges("dynamo_frontend_model_context_length", "Longest sequence of a served model in tokens.", "model"),
 		blockSize:     r.Gauges("dynamo_frontend_model_kv_cache_block_size", "KV cache block size of a served model in tokens.", "model"),
 		ready:         r.Gauges("dynamo_frontend_model_ready", "Whether the frontend serves a model (1) or its last worker is gone (0).", "model"),
@@ -97,6 +98,7 @@ type modelMetrics struct {
 	duration               prometheus.Observer
 	input, output, cached  prometheus.Observer
 	outputTokens           prometheus.Counter
+	transfers              prometheus.Counter
 	started, succeeded     [2][2]prometheus.Counter // by chat or completion, unary or stream
 }
 
@@ -104,6 +106,7 @@ func (m *metrics) model(label string) *modelMetrics {
 	mm := &modelMetrics{
 		inflight:     m.inflight.WithLabelValues(label),
 		active:       m.active.WithLabelValues(label),
+		transfers:    m.transfers.WithLabelValues(label),
 		firstToken:   m.firstToken.WithLabelValues(label),
 		interToken:   m.interToken.WithLabelValues(label),
 		duration:     m.duration.WithLabelValues(label),

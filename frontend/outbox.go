@@ -26,30 +26,42 @@ type outbox struct {
 	mu struct {
 		sync.Mutex
 		pending []byte
-		spare   []byte // the buffer being written, or the one written last
+		spare   []byte // the buffer written last
 		busy    bool   // somebody writes
 		closed  bool
 		err     error     // of the first write that failed
 		writer  bool      // the goroutine exists
+		due     bool      // it was woken for what is pending
 		wrote   time.Time // when the last write ended
 	}
 	work, room sync.Cond
 	done       sync.WaitGroup
 	deadline   time.Time // the write deadline in force; belongs to whoever writes
+	kept       *buffers
 }
 
+// buffers are what an outbox fills and writes in turn.
+type buffers struct{ pending, spare []byte }
+
+// spent holds the buffers of streams that have ended. Growing new ones was most of
+// the memory that a stream took, and most of the cost of its events where they come
+// in bursts (BenchmarkStreamedBurst).
+var spent = sync.Pool{New: func() any { return new(buffers) }}
+
 func newOutbox(w http.ResponseWriter, rc *http.ResponseController, timeout time.Duration) *outbox {
-	o := &outbox{w: w, rc: rc, timeout: timeout}
+	o := &outbox{w: w, rc: rc, timeout: timeout, kept: spent.Get().(*buffers)}
+	o.mu.pending, o.mu.spare = o.kept.pending[:0], o.kept.spare[:0]
 	o.work.L, o.room.L = &o.mu, &o.mu
 	return o
 }
 
 // add appends events by calling encode with the buffer. It waits while the buffer
-// is full and returns the error that ended the writing, if one did.
+// is full and on its way to the client, and returns the error that ended the
+// writing, if one did.
 func (o *outbox) add(encode func([]byte) []byte) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for len(o.mu.pending) > maxOutboxBytes && o.mu.err == nil {
+	for len(o.mu.pending) > maxOutboxBytes && (o.mu.busy || o.mu.due) && o.mu.err == nil {
 		o.room.Wait()
 	}
 	if o.mu.err != nil {
@@ -64,13 +76,14 @@ func (o *outbox) flush() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	switch {
-	case len(o.mu.pending) == 0:
+	case len(o.mu.pending) == 0 || o.mu.due:
 	case o.mu.writer:
+		o.mu.due = true
 		o.work.Signal()
 	case !o.mu.busy && time.Since(o.mu.wrote) >= minBatchGap:
 		o.writeLocked()
 	default:
-		o.mu.writer = true
+		o.mu.writer, o.mu.due = true, true
 		o.done.Go(o.run)
 	}
 	return o.mu.err
@@ -115,14 +128,26 @@ func (o *outbox) close() error {
 	o.mu.Unlock()
 	o.done.Wait()
 	_ = o.rc.SetWriteDeadline(time.Time{}) // the connection may serve another request; without support there is none to clear
+	o.giveBack()
 	return err
+}
+
+// giveBack leaves the buffers to another stream; nothing is added any more.
+func (o *outbox) giveBack() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if cap(o.mu.pending) <= keptBytes && cap(o.mu.spare) <= keptBytes {
+		o.kept.pending, o.kept.spare = o.mu.pending, o.mu.spare
+		spent.Put(o.kept)
+	}
+	o.mu.pending, o.mu.spare = nil, nil
 }
 
 // writeLocked writes everything pending in one write, without holding the lock
 // meanwhile.
 func (o *outbox) writeLocked() {
 	batch := o.mu.pending
-	o.mu.pending, o.mu.spare, o.mu.busy = o.mu.spare[:0], nil, true
+	o.mu.pending, o.mu.spare, o.mu.busy, o.mu.due = o.mu.spare[:0], nil, true, false
 	o.mu.Unlock()
 	err := o.write(batch)
 	o.mu.Lock()
@@ -137,7 +162,9 @@ func (o *outbox) writeLocked() {
 	}
 	o.mu.busy, o.mu.wrote = false, time.Now()
 	o.room.Broadcast()
-	o.work.Signal()
+	if len(o.mu.pending) > 0 {
+		o.work.Signal() // what came meanwhile is the writer's
+	}
 }
 
 func (o *outbox) write(batch []byte) error {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net"
 	"net/http"
 	"slices"
@@ -25,7 +24,8 @@ import (
 // Model is what AddModel serves: an engine with what surrounds it. It must not
 // change once added.
 type Model struct {
-	// Card says what the engine serves; Card.Model is the served name.
+	// Card says what the engine serves; Card.Model is the served name, beside which
+	// the names of Card.Adapters can be asked for.
 	Card engine.Card
 	// Engine answers; it must be running.
 	Engine engine.Engine
@@ -83,8 +83,9 @@ type Server struct {
 
 	mu struct {
 		sync.RWMutex
-		models  map[string]*served
-		servers []*http.Server
+		models   map[string]*served
+		adapters adapters
+		servers  []*http.Server
 	}
 }
 
@@ -132,9 +133,11 @@ func (s *Server) AddModel(m *Model) error {
 	sv.word = ordinaryWord(m.Tokenizer)
 	sv.maxTextBytes = m.Card.ContextLength * shortening * longestToken(m.Tokenizer)
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.metrics.serve(&m.Card, sv.gate)
 	s.mu.models[m.Card.Model] = sv
+	hidden := s.nameAdaptersLocked()
+	s.mu.Unlock()
+	s.warnHidden(hidden)
 	return nil
 }
 
@@ -161,27 +164,32 @@ func longestToken(t *tokenizer.Tokenizer) int {
 // RemoveModel serves the model no longer; requests in progress end by themselves.
 func (s *Server) RemoveModel(name string) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	delete(s.mu.models, name)
 	s.metrics.unserve(name)
+	hidden := s.nameAdaptersLocked()
+	s.mu.Unlock()
+	s.warnHidden(hidden)
 }
 
-// model finds a served model.
-func (s *Server) model(name string) (*served, error) {
+// model finds the served model that name means, and the adapter if it means one.
+func (s *Server) model(name string) (m *served, adapter string, err error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if m, ok := s.mu.models[name]; ok {
-		return m, nil
+		return m, "", nil
+	}
+	if m, ok := s.mu.adapters.models[name]; ok {
+		return m, name, nil
 	}
 	if name == "" && len(s.mu.models) == 1 {
 		for _, m := range s.mu.models {
-			return m, nil
+			return m, "", nil
 		}
 	}
 	if len(s.mu.models) == 0 {
-		return nil, errNoModel
+		return nil, "", errNoModel
 	}
-	return nil, s.notServedLocked(name)
+	return nil, "", s.notServedLocked(name)
 }
 
 // notServed is the error of a model that is not there.
@@ -192,13 +200,9 @@ func (s *Server) notServed(name string) error {
 }
 
 func (s *Server) notServedLocked(name string) error {
-	list := "none at the moment"
-	if names := slices.Sorted(maps.Keys(s.mu.models)); len(names) > 0 {
-		list = strings.Join(names, ", ")
-	}
 	return &dynamo.Error{
 		Kind: dynamo.KindNotFound, Param: "model", Code: "model_not_found",
-		Message: fmt.Sprintf("the model %q is not served here; served are: %s", clip(name), list),
+		Message: fmt.Sprintf("the model %q is not served here; served are: %s", clip(name), s.namesLocked()),
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -100,4 +101,76 @@ func BenchmarkStreamedChat(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(first.Microseconds())/float64(b.N), "µs-to-first")
+}
+
+// BenchmarkStreamedBurst is a long answer from an engine that is faster than its
+// client: what its events cost, the connection left out.
+func BenchmarkStreamedBurst(b *testing.B) {
+	const n = 256
+	s, err := New(DefaultConfig())
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := s.AddModel(testModel(b, instant{n})); err != nil {
+		b.Fatal(err)
+	}
+	body := chatBody(`"stream":true`)
+	b.ReportAllocs()
+	for b.Loop() {
+		s.Handler().ServeHTTP(sink{http.Header{}}, httptest.NewRequest("POST", "/v1/chat/completions", strings.NewReader(body)))
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/n, "ns/token")
+}
+
+// TestStreamsApart: streams at once, and one after another with the same buffers,
+// share nothing.
+func TestStreamsApart(t *testing.T) {
+	s, err := New(DefaultConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := 1; n <= 64; n *= 4 {
+		m := testModel(t, instant{n})
+		m.Card.Model = fmt.Sprint("m", n)
+		if err := s.AddModel(m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var all sync.WaitGroup
+	for n := 1; n <= 64; n *= 4 {
+		all.Go(func() {
+			for range 30 {
+				model := fmt.Sprint("m", n)
+				w := httptest.NewRecorder()
+				body := fmt.Sprintf(`{"model":%q,"stream":true,"prompt":"a"}`, model)
+				s.Handler().ServeHTTP(w, httptest.NewRequest("POST", "/v1/completions", strings.NewReader(body)))
+				text := w.Body.String()
+				if own, x, events := strings.Count(text, `"model":"`+model+`"`), strings.Count(text, `"text":"x"`), strings.Count(text, "data: "); x != n || events != own+1 || !strings.HasSuffix(text, "data: [DONE]\n\n") {
+					t.Errorf("%d texts of %d, %d events of %d are this model's", x, n, own, events)
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+}
+
+// TestLargeLastChunk: an answer whose only chunk is larger than what may wait to be
+// written ends all the same.
+func TestLargeLastChunk(t *testing.T) {
+	s, err := New(DefaultConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := testModel(t, instant{1})
+	m.Card.ContextLength = 1 << 20
+	if err := s.AddModel(m); err != nil {
+		t.Fatal(err)
+	}
+	prompt := strings.Repeat("a", 2*maxOutboxBytes)
+	w := httptest.NewRecorder()
+	s.Handler().ServeHTTP(w, httptest.NewRequest("POST", "/v1/completions", strings.NewReader(`{"model":"org/m","stream":true,"echo":true,"max_tokens":1,"prompt":"`+prompt+`"}`)))
+	if text := w.Body.String(); !strings.Contains(text, prompt) || !strings.HasSuffix(text, "data: [DONE]\n\n") {
+		t.Errorf("an answer of %d bytes that ends in %q", len(text), text[max(0, len(text)-40):])
+	}
 }

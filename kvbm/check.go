@@ -35,6 +35,8 @@ func (p *Pool) checkBlocks(fault func(string, ...any)) {
 			fault("block %d is %s with an entry", n, stateNames[b.state])
 		}
 	}
+	unused := p.config.Blocks - len(p.blocks)
+	counts[stateFree] += unused
 	sum := 0
 	for s, n := range counts {
 		sum += n
@@ -42,8 +44,8 @@ func (p *Pool) checkBlocks(fault func(string, ...any)) {
 			fault("%d blocks are %s, the count says %d", n, stateNames[s], p.counts[s])
 		}
 	}
-	if sum != p.config.Blocks || len(p.free) != counts[stateFree] {
-		fault("%d blocks in all of %d, %d on the free list of %d", sum, p.config.Blocks, len(p.free), counts[stateFree])
+	if sum != p.config.Blocks || len(p.free)+unused != counts[stateFree] {
+		fault("%d blocks in all of %d, %d on the free list and %d unused of %d", sum, p.config.Blocks, len(p.free), unused, counts[stateFree])
 	}
 	seen := make([]bool, len(p.blocks))
 	for _, n := range p.free {

@@ -6,6 +6,9 @@ const (
 	MaxBlocks = 1 << 26
 	// MaxBlockSize is the largest block, in tokens; a Config with more is refused.
 	MaxBlockSize = 1 << 12
+	// minBuckets is the size of an empty pool's hash table; it doubles as blocks are
+	// registered.
+	minBuckets = 64
 	// maxBucket bounds the entries of one hash bucket (a table with random hashes
 	// has fewer than ten). A block that finds its bucket full is not registered,
 	// so hashes crafted to collide cost their author its own reuse, and nobody

@@ -3,6 +3,7 @@ package kvbm_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -397,6 +398,28 @@ func TestConfig(t *testing.T) {
 }
 
 // TestAllocations wants none in steady state.
+// A pool takes memory for the blocks that were used, not for those it may use.
+func TestSizeGrowsWithUse(t *testing.T) {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	p, err := kvbm.New(kvbm.Config{Blocks: kvbm.MaxBlocks, BlockSize: 64, PrefixCaching: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 100 {
+		if _, ok := p.Allocate(); !ok {
+			t.Fatal("no block")
+		}
+	}
+	runtime.ReadMemStats(&after)
+	if used := after.TotalAlloc - before.TotalAlloc; used > 1<<20 {
+		t.Errorf("100 blocks of 64 tokens took %d bytes", used)
+	}
+	if err := p.Check(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestAllocations(t *testing.T) {
 	const blocks, size = 64, 16
 	p, err := kvbm.New(kvbm.Config{Blocks: blocks, BlockSize: size, PrefixCaching: true, Events: true})

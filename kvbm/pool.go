@@ -42,12 +42,14 @@ type entry struct {
 	dups     int32 // first duplicate block, or none
 }
 
-// Pool is the device tier. See the package comment.
+// Pool is the device tier. See the package comment. What it keeps about blocks
+// grows with the number of blocks that were ever used: many pools of a size that is
+// seldom needed take little memory.
 type Pool struct {
 	config  Config
-	blocks  []block
-	ids     []dynamo.TokenID // BlockSize per block
-	free    []int32          // a stack: warm memory is used again first
+	blocks  []block          // those ever used, in the order of their indices
+	ids     []dynamo.TokenID // BlockSize per block of blocks
+	free    []int32          // a stack, of blocks: warm memory is used again first
 	counts  [numStates]int
 	entries []entry
 	spare   []int32 // unused entries
@@ -64,26 +66,33 @@ func New(c Config) (*Pool, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	size := 1
-	for size < c.Blocks+c.Blocks/2 {
-		size *= 2
-	}
-	p := &Pool{
-		config: c, oldest: none, newest: none,
-		blocks: make([]block, c.Blocks), entries: make([]entry, c.Blocks),
-		ids:  make([]dynamo.TokenID, c.Blocks*c.BlockSize),
-		free: make([]int32, c.Blocks), spare: make([]int32, c.Blocks),
-		buckets: make([]int32, size),
-	}
+	p := &Pool{config: c, oldest: none, newest: none}
+	p.rehash(minBuckets)
+	p.counts[stateFree] = c.Blocks
+	return p, nil
+}
+
+// rehash makes a table of n buckets, a power of two.
+func (p *Pool) rehash(n int) {
+	old := p.buckets
+	p.buckets = make([]int32, n)
 	for i := range p.buckets {
 		p.buckets[i] = none
 	}
-	for i := range c.Blocks {
-		p.blocks[i] = block{entry: none, prev: none, next: none}
-		p.free[c.Blocks-1-i], p.spare[c.Blocks-1-i] = int32(i), int32(i)
+	for _, e := range old {
+		for e != none {
+			en := &p.entries[e]
+			slot := p.slot(en.hash)
+			e, en.bucket, *slot = en.bucket, *slot, e
+		}
 	}
-	p.counts[stateFree] = c.Blocks
-	return p, nil
+}
+
+// fresh returns a block that was never used; there must be one.
+func (p *Pool) fresh() int32 {
+	p.blocks = append(p.blocks, block{entry: none, prev: none, next: none})
+	p.ids = slices.Grow(p.ids, p.config.BlockSize)[:len(p.blocks)*p.config.BlockSize]
+	return int32(len(p.blocks) - 1)
 }
 
 // Config returns what the pool was made with.
@@ -180,6 +189,9 @@ func (p *Pool) take() (int32, bool) {
 		n := p.free[last]
 		p.free = p.free[:last]
 		return n, true
+	}
+	if len(p.blocks) < p.config.Blocks {
+		return p.fresh(), true
 	}
 	n := p.oldest
 	if n == none {

@@ -118,8 +118,7 @@ func (p *Pool) hold(n int32) Held {
 // enter makes a new entry for complete block n behind entry parent.
 func (p *Pool) enter(n, parent int32) {
 	b := &p.blocks[n]
-	e := p.spare[len(p.spare)-1]
-	p.spare = p.spare[:len(p.spare)-1]
+	e := p.unused()
 	slot := p.slot(b.content.Hash)
 	p.entries[e] = entry{hash: b.content.Hash, block: n, parent: parent, bucket: *slot, dups: none}
 	*slot = e
@@ -130,6 +129,20 @@ func (p *Pool) enter(n, parent int32) {
 	p.move(n, stateHeld)
 	p.stats.Registered++
 	p.recordStored(e)
+}
+
+// unused returns an entry that nothing uses.
+func (p *Pool) unused() int32 {
+	if last := len(p.spare) - 1; last >= 0 {
+		e := p.spare[last]
+		p.spare = p.spare[:last]
+		return e
+	}
+	p.entries = append(p.entries, entry{})
+	if n := len(p.entries); n+n/2 > len(p.buckets) {
+		p.rehash(2 * len(p.buckets))
+	}
+	return int32(len(p.entries) - 1)
 }
 
 // unregister takes idle block n out of the index; record tells it.

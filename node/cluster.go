@@ -132,6 +132,9 @@ func (n *Node) openStore() (discovery.Store, error) {
 // clusterKey is the secret that peers prove they share: from its own file, from
 // the store that keeps one, or from the state directory.
 func (n *Node) clusterKey(store discovery.Store) ([]byte, error) {
+	if n.crowd != nil {
+		return n.crowd.key, nil
+	}
 	if path := n.cfg.Cluster.KeyFile; path != "" {
 		key, err := discovery.ReadKey(path)
 		if err != nil {

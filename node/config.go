@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/dynamo-go/dynamo/engine/native/kernel"
+	"github.com/dynamo-go/dynamo/frontend"
 	"github.com/dynamo-go/dynamo/hub"
 	"github.com/dynamo-go/dynamo/obs"
 )
@@ -21,6 +22,7 @@ const (
 	EngineEcho   = "echo"   // answers with the prompt's own tokens
 	EngineVLLM   = "vllm"   // an unmodified vLLM server, attached to or started
 	EngineOpenAI = "openai" // any server of OpenAI's API, in text
+	EngineMocker = "mocker" // schedules and lets time pass, but computes nothing
 )
 
 // The roles of a node.
@@ -59,6 +61,8 @@ type Config struct {
 	Engine string
 	// Foreign says where an engine is that is neither.
 	Foreign ForeignConfig
+	// Mocker describes a mocker engine.
+	Mocker MockerConfig
 	// EngineLine is told what a started engine prints; nil is nobody.
 	EngineLine func(line string)
 	// EchoITL is the echo engine's time between two tokens. Default 0. (--echo-itl)
@@ -110,6 +114,12 @@ type Config struct {
 	// context is cancelled. Default 30 s. (--drain-timeout)
 	DrainTimeout time.Duration
 
+	// Recording says where requests are recorded, without their text, for `dynamo
+	// trace` and `dynamo bench`; without a Path nowhere. Its Key is read from
+	// RecordingKeyFile, if that is given. (--request-trace, --request-trace-key-file)
+	Recording        frontend.RecorderConfig
+	RecordingKeyFile string
+
 	// Tracing says where spans go. Default: nowhere; trace contexts are passed on.
 	// (--otlp-endpoint)
 	Tracing obs.TracerConfig
@@ -132,10 +142,11 @@ type Config struct {
 // DefaultConfig returns the defaults.
 func DefaultConfig() Config {
 	return Config{
-		Role: RoleServe, Cluster: DefaultClusterConfig(), Engines: 1,
+		Role: RoleServe, Cluster: DefaultClusterConfig(), Worker: WorkerConfig{Count: 1}, Engines: 1, Mocker: DefaultMockerConfig(),
 		Engine: EngineNative, Foreign: ForeignConfig{Command: "vllm", Timeout: 2 * time.Minute}, Precision: "int8", KernelLevel: levelAuto, PrefixCaching: true,
 		StepTokens: 512, MaxRunning: 64, MaxQueue: 1024,
 		BodyLimitBytes: 16 << 20, MaxWait: time.Minute, DrainTimeout: 30 * time.Second,
+		Recording: frontend.DefaultRecorderConfig(),
 	}
 }
 
@@ -150,15 +161,29 @@ func (c *Config) Validate() error {
 	if c.Role != RoleServe && c.Role != RoleFrontend && c.Role != RoleWorker {
 		fault("a node's role is %q; it must be %s, %s or %s", c.Role, RoleServe, RoleFrontend, RoleWorker)
 	}
-	faults = append(faults, c.Cluster.Validate(), c.Tracing.Validate())
-	if engines := []string{EngineNative, EngineEcho, EngineVLLM, EngineOpenAI}; !slices.Contains(engines, c.Engine) {
+	faults = append(faults, c.Cluster.Validate(), c.Tracing.Validate(), c.validateRecording())
+	if id := c.Worker.Weights; len(id) > maxWeightsID || strings.ContainsFunc(id, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
+		fault("--weights-id: %q must be one word of at most %d bytes", id, maxWeightsID)
+	}
+	if engines := []string{EngineNative, EngineEcho, EngineVLLM, EngineOpenAI, EngineMocker}; !slices.Contains(engines, c.Engine) {
 		fault("--engine: %q is none of %s", c.Engine, strings.Join(engines, ", "))
+	}
+	if c.Engine == EngineMocker {
+		faults = append(faults, c.Mocker.validate())
+	}
+	if c.Role == RoleWorker {
+		faults = append(faults, c.Worker.validate(c.Engine))
 	}
 	if c.Engine == EngineOpenAI && c.Foreign.URL == "" {
 		fault("--engine openai needs --engine-url, the server to attach to")
 	}
 	if c.Foreign.URL != "" && c.Engine != EngineOpenAI && c.Engine != EngineVLLM {
 		fault("--engine-url is for --engine vllm and openai, not for %s", c.Engine)
+	}
+	if more := len(c.Foreign.MoreURLs); more > 0 && c.Role == RoleWorker {
+		fault("--engine-url is there %d times; a worker attaches to one server: start one for each, or one 'dynamo serve' for all", more+1)
+	} else if more > 0 && c.Role == RoleServe && c.Engines != more+1 {
+		fault("--engine-url is there %d times and --num-workers is %d; there is one engine for each server: leave --num-workers out", more+1, c.Engines)
 	}
 	if len(c.Foreign.Args) > 0 && (c.Engine != EngineVLLM || c.Foreign.URL != "") {
 		fault("arguments after -- are for a vllm that is started here; leave them out")

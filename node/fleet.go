@@ -79,13 +79,22 @@ type member struct {
 // servedModel is what one name is served by.
 type servedModel struct {
 	name   string
-	card   discovery.Card
+	card   discovery.Card // of the worker that it began with
 	router *router.Router
+	// asking has a place for each member that may be asked for the tokenizer at once.
+	asking chan struct{}
+	// created is when it was first served here.
+	created time.Time
 
 	// Guarded by fleet.mu.
 	ready bool        // the HTTP server has it
 	empty time.Time   // since when it has no members; zero if it has
 	grace *time.Timer // runs meanwhile
+
+	adapters adapterSet
+	meta     *metadata // its tokenizer and template; nil until it is served
+	offer    offer
+	shrink   *time.Timer // runs for a while after a member has gone
 }
 
 func newFleet(n *Node, s *frontend.Server, c *rpc.Client, bus *nats.Bus) *fleet {
@@ -160,11 +169,15 @@ func (f *fleet) put(ctx context.Context, i discovery.Instance) {
 	f.mu.Lock()
 	m := f.mu.members[k]
 	if m != nil {
+		changed := !slices.Equal(m.instance.Card.Adapters, i.Card.Adapters)
 		m.instance, m.listed = i, true
 		used := m.model
 		f.mu.Unlock()
 		if used != nil && i.Draining {
 			used.router.SetDraining(i.ID, i.Epoch)
+		}
+		if used != nil && changed {
+			f.adaptersChanged(m, used, i.Card.Adapters)
 		}
 		return
 	}
@@ -245,13 +258,19 @@ func (f *fleet) drop(m *member) {
 		return
 	}
 	delete(f.mu.members, m.memberKey)
-	if m.model != nil {
-		mod := m.model
+	mod, had := m.model, len(m.instance.Card.Adapters) > 0
+	if mod != nil {
 		m.model = nil
 		mod.router.Remove(m.id, m.epoch)
 		f.watchEmptyLocked(mod)
 	}
 	f.mu.Unlock()
+	if mod != nil && had {
+		f.settleAdapters(mod, true)
+	}
+	if mod != nil {
+		f.shrinkLater(mod)
+	}
 	m.cancel()
 	f.log.Info("worker gone", obs.KeyWorker, m.id)
 	f.adoptRefused()
@@ -262,6 +281,8 @@ func (f *fleet) dropAll() {
 	f.mu.ended = true
 	for _, mod := range f.mu.models {
 		mod.stopGrace()
+		mod.adapters.stop()
+		mod.stopShrinking()
 	}
 	var all []*member
 	for _, m := range f.mu.members {
@@ -294,28 +315,6 @@ func (m *member) report(l engine.Load) {
 	}
 }
 
-// differs says in which field a worker's card differs from those that serve the
-// same name; such workers would answer other tokens, and are not used.
-func differs(a, b *discovery.Card) string {
-	for _, f := range []struct {
-		name string
-		a, b any
-	}{
-		{"revision of the weights", a.Revision, b.Revision},
-		{"tokenizer", a.Tokenizer.Digest, b.Tokenizer.Digest},
-		{"chat template", a.Template.Digest, b.Template.Digest},
-		{"context length", a.ContextLength, b.ContextLength},
-		{"block size", a.BlockSize, b.BlockSize},
-		{"numeric class", a.NumericClass, b.NumericClass},
-		{"engine", a.Engine, b.Engine},
-	} {
-		if f.a != f.b {
-			return fmt.Sprintf("%s (%v, the others have %v)", f.name, f.a, f.b)
-		}
-	}
-	return ""
-}
-
 // adopt puts a connected member into use, if its card agrees with those of the
 // other workers of its name.
 func (f *fleet) adopt(m *member) {
@@ -327,6 +326,8 @@ func (f *fleet) adopt(m *member) {
 		return
 	}
 	f.catchUp(m, mod)
+	f.settleAdapters(mod, false)
+	f.settleOffer(mod, false)
 	f.running.Go(func() { f.publish(m, mod) })
 }
 
@@ -343,7 +344,7 @@ func (f *fleet) enlist(m *member) (mod *servedModel, refused string) {
 	mod = f.mu.models[card.Model]
 	if mod != nil {
 		if odd := differs(&card, &mod.card); odd != "" && f.hasMembersLocked(mod) {
-			return nil, fmt.Sprintf("its card differs from the other workers' of model %s in the %s; give it another --model-name, or stop the others first", card.Model, odd)
+			return nil, fmt.Sprintf("its card differs from the other workers' of model %s in the %s; %s", card.Model, odd, remedy(&card, &mod.card))
 		} else if odd != "" {
 			mod.stopGrace() // nobody is left to agree with: m sets the model anew
 			mod = nil
@@ -368,6 +369,13 @@ func (f *fleet) enlist(m *member) (mod *servedModel, refused string) {
 	mod.stopGrace()
 	m.model = mod
 	return mod, ""
+}
+
+// card is what a member's worker is registered with.
+func (m *member) card() *discovery.Card {
+	m.fleet.mu.Lock()
+	defer m.fleet.mu.Unlock()
+	return m.instance.Card
 }
 
 // name is the model a member serves.
@@ -402,7 +410,7 @@ func (f *fleet) newModel(card discovery.Card) (*servedModel, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &servedModel{name: card.Model, card: card, router: r}, nil
+	return &servedModel{name: card.Model, card: card, router: r, asking: make(chan struct{}, maxAsking)}, nil
 }
 
 // publish gives a model to the HTTP server, with the tokenizer and template that
@@ -412,9 +420,8 @@ func (f *fleet) publish(m *member, mod *servedModel) {
 		if f.isServed(mod) || m.ctx.Err() != nil {
 			return
 		}
-		meta, err := fetchMetadata(m.ctx, m.peer, &mod.card)
+		err := f.fetch(m, mod)
 		if err == nil {
-			f.serveModel(mod, meta)
 			return
 		}
 		if m.ctx.Err() == nil {
@@ -452,18 +459,34 @@ func (f *fleet) addModel(mod *servedModel, meta *metadata) (bool, error) {
 	f.mu.Lock()
 	over := mod.ready || f.mu.models[mod.name] != mod // or another took its place
 	mod.ready = true
+	if !over {
+		mod.meta, mod.created = meta, time.Now()
+		mod.offer, _ = f.offerLocked(mod)
+	}
 	f.mu.Unlock()
 	if over {
 		return false, nil
 	}
-	e, err := f.n.newMigrate(mod.router, mod.card.Card)
-	if err != nil {
-		return false, err
+	return true, f.install(mod)
+}
+
+// fetch serves a model with what m has of it, unless it is served by then. Of many
+// workers that come at once few are asked; more than one, for one may not answer.
+func (f *fleet) fetch(m *member, mod *servedModel) error {
+	select {
+	case mod.asking <- struct{}{}:
+		defer func() { <-mod.asking }()
+	case <-m.ctx.Done():
+		return context.Cause(m.ctx)
 	}
-	return true, f.server.AddModel(&frontend.Model{
-		Card: mod.card.Card, Engine: e, Tokenizer: meta.tokenizer, Template: meta.template,
-		Vars: templateVars(meta.special), Defaults: samplingDefaults(mod.card.Sampling), Created: time.Now(),
-	})
+	if f.isServed(mod) {
+		return nil
+	}
+	meta, err := fetchMetadata(m.ctx, m.peer, m.card())
+	if err == nil {
+		f.serveModel(mod, meta)
+	}
+	return err
 }
 
 // fetchMetadata asks a worker for the files its card names.
@@ -568,6 +591,12 @@ func (f *fleet) instances() []frontend.Instance {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	list := make([]frontend.Instance, 0, len(f.mu.members))
+	faults := map[memberKey]string{}
+	for _, mod := range f.mu.models {
+		for _, w := range mod.router.Stats().Workers {
+			faults[memberKey{w.ID, w.Epoch}] = w.Fault
+		}
+	}
 	for _, m := range f.mu.members {
 		state := "ready"
 		switch {
@@ -579,6 +608,10 @@ func (f *fleet) instances() []frontend.Instance {
 			state = "unreachable" + m.away
 		case m.model == nil || !m.model.ready:
 			state = "joining"
+		case faults[m.memberKey] != "":
+			state = "failing: " + faults[m.memberKey]
+		case m.load.Down:
+			state = "failing: its engine is down and expected back; see the worker's log"
 		}
 		list = append(list, frontend.Instance{
 			Namespace: m.instance.Namespace, Component: m.instance.Component, Endpoint: m.instance.Endpoint,

@@ -60,6 +60,7 @@ func (n *Node) runFrontend(ctx context.Context) error {
 		defer stop(errStopping)
 		return s.Serve(ctx, n.cfg.Listener)
 	})
+	g.Go(func() error { return n.recorder.Run(following) })
 	err = n.announce(&hosted{})
 	if err != nil {
 		stop(err)
@@ -88,25 +89,27 @@ func (n *Node) newMigrate(next engine.Engine, card engine.Card) (engine.Engine, 
 }
 
 // addLocal serves the engines of this process under one name.
-func (n *Node) addLocal(s *frontend.Server, all []*hosted) error {
+func (n *Node) addLocal(s *frontend.Server, all []*hosted) (*router.Router, error) {
 	h := all[0]
 	r, err := n.newRouter(h.card.Model)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for i, h := range all {
 		w := router.Worker{ID: dynamo.WorkerID(i + 1), Epoch: 1, Engine: h.engine, Card: h.card, MaxRunning: n.cfg.MaxRunning, MaxQueue: n.localQueue()}
 		if err := r.Add(w); err != nil {
-			return err
+			return nil, err
 		}
 		r.SetUp(w.ID, w.Epoch, true)
 	}
 	e, err := n.newMigrate(r, h.card)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return s.AddModel(&frontend.Model{
-		Card: h.card, Engine: e, Tokenizer: h.meta.tokenizer, Template: h.meta.template,
+	card := h.card
+	card.Adapters = localAdapters(all)
+	return r, s.AddModel(&frontend.Model{
+		Card: card, Engine: e, Tokenizer: h.meta.tokenizer, Template: h.meta.template,
 		Vars: templateVars(h.meta.special), Defaults: samplingDefaults(h.meta.sampling.advised(n.cfg.Sampling)), Created: time.Now(),
 	})
 }

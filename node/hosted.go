@@ -12,6 +12,7 @@ import (
 	"github.com/dynamo-go/dynamo"
 	"github.com/dynamo-go/dynamo/engine"
 	"github.com/dynamo-go/dynamo/engine/echo"
+	"github.com/dynamo-go/dynamo/engine/loop"
 	"github.com/dynamo-go/dynamo/engine/native"
 	"github.com/dynamo-go/dynamo/engine/native/model"
 	"github.com/dynamo-go/dynamo/kvbm"
@@ -30,22 +31,32 @@ type hosted struct {
 	run func(context.Context) error
 	// close releases the model's memory after run has returned.
 	close func() error
-	stats func() native.Stats
+	stats func() loop.Stats
+	// late is the time by which a mocker is behind; nil for other engines.
+	late func() time.Duration
 	// load is what the engine says of its fill; nil if it does not.
 	load func() engine.Load
-	// kvBlocks is the size of the KV cache; 0 without one.
-	kvBlocks int
+	// adapters are those the engine has by now; nil if they do not change.
+	adapters func() []string
+	// kvBlocks is the size of the KV cache; 0 without one. ranks is the number of
+	// data-parallel engines that it belongs to; 0 is one.
+	kvBlocks, ranks int
+	// vocabulary is the digest of what the ids stand for, where it is asked for.
+	vocabulary string
 }
 
 // host loads the model and builds the engine the configuration asks for. kv, if it
-// is not nil, is told what the engine's KV cache stores and removes.
-func (n *Node) host(ctx context.Context, kv *event.KVSource) (*hosted, error) {
+// is not nil, is told what the engine's KV cache stores and removes; seed tells
+// engines apart that draw what happens to them.
+func (n *Node) host(ctx context.Context, kv *event.KVSource, seed uint64) (*hosted, error) {
 	if n.cfg.Engine != EngineNative {
-		meta, err := readMetadata(n.cfg.ModelPath, n.cfg.ChatTemplate)
+		meta, err := n.metadata()
 		if err != nil {
 			return nil, err
 		}
 		switch n.cfg.Engine {
+		case EngineMocker:
+			return n.hostMocker(ctx, meta, kv, seed)
 		case EngineVLLM:
 			return n.hostVLLM(ctx, meta, kv)
 		case EngineOpenAI:
@@ -170,10 +181,9 @@ func (n *Node) hostNative(meta *metadata, m *model.Model, kv kvSize, events func
 	}
 	card := e.Card()
 	h := &hosted{
-		engine: e, card: card, meta: meta, kvBlocks: kv.blocks, run: e.Run, close: m.Close, stats: e.Stats,
+		engine: e, card: card, meta: meta, kvBlocks: kv.blocks, run: e.Run, close: m.Close, stats: e.Stats, load: e.Load,
 		ready: Ready{Card: card, WeightBytes: m.SizeBytes(), KVBytes: kv.bytes, Threads: min(o.Threads, runtime.NumCPU()), Level: o.Level.String()},
 	}
-	h.load = func() engine.Load { return nativeLoad(e.Stats(), n.cfg.MaxRunning) }
 	return h, nil
 }
 
@@ -188,30 +198,12 @@ func (n *Node) localQueue() int {
 	return min(n.cfg.MaxRunning*openai.MaxAnswers, 1<<20)
 }
 
-// nativeLoad translates the native engine's counts.
-func nativeLoad(s native.Stats, maxRunning int) engine.Load {
-	kv := s.Scheduler.KV
-	return engine.Load{
-		Running: s.Scheduler.Running, Waiting: s.Scheduler.Waiting + s.Scheduler.Loading + s.Submitted, MaxRunning: maxRunning,
-		KVBlocks: kv.Capacity, KVUsed: kv.Partial + kv.Complete + kv.Held + kv.Loading, Steps: s.Scheduler.Steps,
-	}
-}
-
 // sumStats adds up the counts of several engines.
-func sumStats(all []*hosted) native.Stats {
-	sum := all[0].stats()
-	for _, h := range all[1:] {
+func sumStats(all []*hosted) loop.Stats {
+	var sum loop.Stats
+	for _, h := range all {
 		s := h.stats()
-		sum.Submitted += s.Submitted
-		sum.PromptTokens += s.PromptTokens
-		sum.CachedTokens += s.CachedTokens
-		sum.OutputTokens += s.OutputTokens
-		sum.Panics += s.Panics
-		a, b := &sum.Scheduler, &s.Scheduler
-		a.Running, a.Waiting, a.Loading = a.Running+b.Running, a.Waiting+b.Waiting, a.Loading+b.Loading
-		a.Steps, a.Tokens, a.Preemptions = a.Steps+b.Steps, a.Tokens+b.Tokens, a.Preemptions+b.Preemptions
-		a.KV.Capacity, a.KV.Idle = a.KV.Capacity+b.KV.Capacity, a.KV.Idle+b.KV.Idle
-		a.KV.Partial, a.KV.Complete, a.KV.Held, a.KV.Loading = a.KV.Partial+b.KV.Partial, a.KV.Complete+b.KV.Complete, a.KV.Held+b.KV.Held, a.KV.Loading+b.KV.Loading
+		sum.Add(&s)
 	}
 	return sum
 }

@@ -9,15 +9,30 @@ const (
 	maxConfigBytes    = 16 << 20
 	maxTemplateBytes  = 4 << 20
 	maxKeysBytes      = 64 << 20
+	maxRecordKey      = 4 << 10
 )
 
 // What a node keeps of a cluster.
 const (
+	// maxWeightsID bounds --weights-id, in bytes.
+	maxWeightsID = 128
+	// maxHosted bounds the workers of one process (--num-workers).
+	maxHosted = 10_000
+	// hostedRing is what the event rings of all workers of a process may take
+	// together; each has at least minRing. A subscriber that is too slow for its ring
+	// gets a snapshot.
+	hostedRing, minRing = 64 << 20, 64 << 10
+	// minMockWords and maxMockWords bound the vocabulary of mocked answers.
+	minMockWords, maxMockWords = 16, 4096
 	// maxConnections bounds --rpc-connections.
 	maxConnections = 64
-	// modelGrace is how long a model without workers stays known: its requests
-	// wait for one, and new ones are told that it is a matter of time.
+	// modelGrace is how long a model without workers, or an adapter that only workers
+	// had which are gone, stays known: its requests wait for one, and new ones are told
+	// that it is a matter of time.
 	modelGrace = 30 * time.Second
+	// adaptersEvery is how often the engines of this process are asked which adapters
+	// they have.
+	adaptersEvery = time.Second
 	// artifactTimeout bounds the fetch of a tokenizer or template from a worker.
 	artifactTimeout = 30 * time.Second
 	// artifactSettle is how long after a worker was asked for a file the memory that
@@ -31,6 +46,9 @@ const (
 	// and sweepTimeout each look.
 	maxSweep     = 1000
 	sweepTimeout = 100 * time.Millisecond
+	// maxAsking bounds the workers of a model that are asked for its tokenizer at once;
+	// the others wait until it is here.
+	maxAsking = 3
 	// A worker whose tokenizer cannot be had is asked again after publishMin,
 	// then twice that, up to publishMax.
 	publishMin, publishMax = 100 * time.Millisecond, 5 * time.Second

@@ -7,6 +7,9 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
 	"github.com/dynamo-go/dynamo"
 	"github.com/dynamo-go/dynamo/chat"
 	"github.com/dynamo-go/dynamo/tokenizer"
@@ -25,9 +28,33 @@ type metadata struct {
 	contextLength int
 	// sampling holds the publisher's defaults.
 	sampling modelConfig
+	// words are what mocked answers are made of; nil for other engines.
+	words []dynamo.TokenID
 	// vocabularyFile and templateFile are what tokenizer and template were read
 	// from, for frontends on other hosts.
 	vocabularyFile, templateFile artifact
+}
+
+// metadata reads what the model's files say beside its weights, once for all
+// workers of a process. The caller may change what it is given.
+func (n *Node) metadata() (*metadata, error) {
+	if n.crowd == nil {
+		return n.readMetadata()
+	}
+	m, err := n.crowd.metadata()
+	if err != nil {
+		return nil, err
+	}
+	own := *m
+	return &own, nil
+}
+
+func (n *Node) readMetadata() (*metadata, error) {
+	m, err := readMetadata(n.cfg.ModelPath, n.cfg.ChatTemplate)
+	if err == nil && n.cfg.Engine == EngineMocker {
+		m.words = mockWords(m)
+	}
+	return m, err
 }
 
 // readMetadata reads the tokenizer, the chat template and the limits of a .gguf
@@ -74,7 +101,16 @@ func (m *metadata) setTemplate(from, source string) (err error) {
 
 // parseTemplate compiles templates in the form of tokenizer_config.json: a text
 // or a list of named ones.
+//
+// A text is kept as a text, so that it has one digest wherever it comes from.
 func (m *metadata) parseTemplate(from string, value []byte) (err error) {
+	if jsontext.Value(value).Kind() == '"' {
+		var source string
+		if err := json.Unmarshal(value, &source, jsontext.AllowInvalidUTF8(true)); err != nil {
+			return templateFault(from, err)
+		}
+		return m.setTemplate(from, source)
+	}
 	m.template, err = chat.ParseSet(value)
 	m.templateFile = newArtifact(artifactTemplates, slices.Clone(value), nil)
 	return templateFault(from, err)

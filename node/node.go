@@ -31,12 +31,15 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dynamo-go/dynamo"
 	"github.com/dynamo-go/dynamo/engine"
-	"github.com/dynamo-go/dynamo/engine/native"
+	"github.com/dynamo-go/dynamo/engine/loop"
+	"github.com/dynamo-go/dynamo/engine/vllm"
 	"github.com/dynamo-go/dynamo/frontend"
 	"github.com/dynamo-go/dynamo/obs"
 	"github.com/dynamo-go/dynamo/plane/discovery"
@@ -49,14 +52,20 @@ type Node struct {
 	registry *obs.Registry
 	tracer   *obs.Tracer
 	metrics  clusterMetrics
+	recorder *frontend.Recorder   // nil: requests are not recorded
+	vllm     func() *vllm.Metrics // one for all servers
+	// crowd is set where this is one of several workers of a process.
+	crowd *crowd
 }
 
 // Ready says what is being served.
 type Ready struct {
 	// Addr is the bound address, host and port.
 	Addr string
-	// Worker is the name of a worker in its cluster; zero for other roles.
-	Worker dynamo.WorkerID
+	// Worker is the name of a worker in its cluster, of one of several; zero for other
+	// roles. Workers is how many there are, where there may be several.
+	Worker  dynamo.WorkerID
+	Workers int
 	// Card is the engine's; empty for a frontend alone.
 	Card engine.Card
 	// WeightBytes and KVBytes are what the model and its KV cache may use.
@@ -90,6 +99,7 @@ func New(c Config) (*Node, error) {
 	}
 	n := &Node{cfg: c, log: obs.For(c.Logger, "node"), registry: obs.NewRegistry().WithProcess()}
 	n.metrics = newClusterMetrics(n.registry, c.Role)
+	n.vllm = sync.OnceValue(func() *vllm.Metrics { return vllm.NewMetrics(n.registry) })
 	return n, nil
 }
 
@@ -103,6 +113,9 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	if err := removeStale(n.cfg.AddrFile); err != nil {
 		return err
 	}
+	if err := n.openRecorder(); err != nil {
+		return err
+	}
 	n.cfg.Tracing.Logger = n.cfg.Logger
 	if n.tracer, err = obs.NewTracer(n.cfg.Tracing); err != nil {
 		return err
@@ -112,6 +125,9 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	case RoleFrontend:
 		return n.runFrontend(ctx)
 	case RoleWorker:
+		if n.cfg.Worker.Count > 1 {
+			return n.runCrowd(ctx)
+		}
 		return n.runWorker(ctx)
 	}
 	return n.runServe(ctx)
@@ -123,7 +139,7 @@ func (n *Node) runServe(ctx context.Context) error {
 	var err error
 	for len(all) < n.cfg.Engines && err == nil {
 		var h *hosted
-		if h, err = n.host(ctx, nil); err == nil {
+		if h, err = n.attached(len(all)).host(ctx, nil, uint64(len(all))); err == nil {
 			all = append(all, h)
 		}
 	}
@@ -161,9 +177,18 @@ func (n *Node) serve(ctx context.Context, all []*hosted) error {
 		return err
 	}
 	if all[0].stats != nil {
-		engineMetrics(n.registry, func() native.Stats { return sumStats(all) })
+		engineMetrics(n.registry, func() loop.Stats { return sumStats(all) })
 	}
-	if err := n.addLocal(s, all); err != nil {
+	if all[0].late != nil {
+		lateMetric(n.registry, func() (sum time.Duration) {
+			for _, h := range all {
+				sum += h.late()
+			}
+			return sum
+		})
+	}
+	r, err := n.addLocal(s, all)
+	if err != nil {
 		return err
 	}
 	// The engines end after the frontend, whose requests need them to the last;
@@ -192,6 +217,11 @@ func (n *Node) serve(ctx context.Context, all []*hosted) error {
 	g.Go(func() error {
 		defer stopEngine(errStopping)
 		return s.Serve(serving, n.cfg.Listener)
+	})
+	g.Go(func() error { return n.recorder.Run(running) })
+	g.Go(func() error {
+		n.followAdapters(running, s, r, all)
+		return nil
 	})
 	n.loaded()
 	err = n.announce(all[0])
@@ -230,7 +260,7 @@ func (n *Node) server(clusterKey []byte, instances func() []frontend.Instance) (
 	c.MaxRunning, c.MaxQueue, c.MaxWait = n.cfg.MaxRunning, n.cfg.MaxQueue, n.cfg.MaxWait
 	c.BodyLimitBytes, c.RequestTimeout, c.DrainTimeout = n.cfg.BodyLimitBytes, n.cfg.RequestTimeout, n.cfg.DrainTimeout
 	c.Pprof, c.Version, c.Logger = n.cfg.Pprof, n.cfg.Version, n.cfg.Logger
-	c.Registry, c.Tracer, c.Instances = n.registry, n.tracer, instances
+	c.Registry, c.Tracer, c.Instances, c.Recorder = n.registry, n.tracer, instances, n.recorder
 	var err error
 	if c.APIKeys, err = n.apiKeys(); err != nil {
 		return nil, err

@@ -59,12 +59,18 @@ func ProbeEngine(ctx context.Context, c Config) ([]Probe, error) {
 	v := vllm.DefaultConfig()
 	v.URL, v.APIKey, v.VocabSize, v.EOS, v.ReadyTimeout = c.Foreign.URL, c.Foreign.APIKey, meta.tokenizer.VocabSize(), slices.Clone(meta.eos), probeTimeout
 	v.EventsEndpoint, v.ReplayEndpoint, v.Topic, v.Logger = c.Foreign.Events, c.Foreign.Replay, c.Foreign.Topic, c.Logger
+	if v.TLS, err = c.Foreign.tlsConfig(); err != nil {
+		return nil, err
+	}
 	e, err := vllm.New(v)
 	if err != nil {
 		return nil, err
 	}
 	defer e.Close()
 	p := &prober{cfg: &c, meta: meta, engine: e, client: &http.Client{Timeout: probeTimeout}}
+	if v.TLS != nil {
+		p.client.Transport = &http.Transport{TLSClientConfig: v.TLS}
+	}
 	defer p.client.CloseIdleConnections()
 	if err := e.Ready(ctx); err != nil {
 		return nil, err

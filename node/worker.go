@@ -39,9 +39,32 @@ type WorkerConfig struct {
 	Unix bool
 	// Labels say where the worker stands. (--label)
 	Labels map[string]string
+	// Count is the number of workers in this process, each with an identity of its
+	// own; ID and Port, if they are given, are the first one's. More than one is for
+	// the mocker and echo engines. Default 1. (--num-workers)
+	Count int
+	// Weights names the weights: workers of other engines serve the model's name
+	// together with this one if they name them alike. Empty: only workers that are
+	// alike in everything do. (--weights-id)
+	Weights string
 	// Listeners replace Host, Port and Unix in tests; their addresses are
 	// advertised as they are.
 	Listeners []net.Listener
+}
+
+// validate finds the faults of several workers in one process.
+func (w *WorkerConfig) validate(engine string) error {
+	var faults []error
+	if w.Count < 1 || w.Count > maxHosted || w.Count > 1 && engine != EngineMocker && engine != EngineEcho {
+		faults = append(faults, fmt.Errorf("--num-workers is %d; a process may host 1 to %d workers of --engine mocker or echo, and one of any other", w.Count, maxHosted))
+	}
+	if w.Count > 1 && int(w.Port) > 0 && int(w.Port)+w.Count > 1<<16 {
+		faults = append(faults, fmt.Errorf("--rpc-port is %d and --num-workers %d; each worker takes the next port, and there are none above 65535", w.Port, w.Count))
+	}
+	if w.Count > 1 && (w.Advertise != "" || len(w.Listeners) > 0) {
+		faults = append(faults, fmt.Errorf("--rpc-advertise names one address, and there are %d workers; leave it out, and give --rpc-host 0.0.0.0 to be reached by this host's name", w.Count))
+	}
+	return errors.Join(faults...)
 }
 
 // place is where a worker is reached.
@@ -79,6 +102,9 @@ func (n *Node) listen(id dynamo.WorkerID, epoch uint64) (*place, error) {
 	}
 	p.listeners, p.bound = append(p.listeners, l), l.Addr().String()
 	if w.Unix && n.cfg.Cluster.RunDir != "" {
+		if n.crowd == nil {
+			sweepSockets(n.cfg.Cluster.RunDir)
+		}
 		u, path, err := listenUnix(n.cfg.Cluster.RunDir, id, epoch)
 		if err != nil {
 			n.log.Warn("no Unix socket; frontends of this host use TCP", obs.KeyError, err)
@@ -105,7 +131,6 @@ func listenUnix(dir string, id dynamo.WorkerID, epoch uint64) (net.Listener, str
 	if err != nil {
 		return nil, "", err
 	}
-	sweepSockets(dir)
 	path := filepath.Join(dir, id.String()+"-"+strconv.FormatUint(epoch, 36)+".sock")
 	l, err := net.Listen("unix", path)
 	return l, path, err
@@ -169,25 +194,52 @@ func (n *Node) runWorker(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, m.close()) }()
 	kc := event.DefaultKVConfig()
 	kc.Worker, kc.Epoch, kc.BlockSize, kc.Logger, kc.Metrics = id, epoch, model.BlockSize, n.cfg.Logger, n.metrics.event
+	if n.cfg.Engine == EngineMocker {
+		kc.BlockSize = n.cfg.Mocker.BlockSize
+	}
+	if n.crowd != nil {
+		kc.RingBytes = min(kc.RingBytes, max(hostedRing/n.cfg.Worker.Count, minRing))
+	}
 	if m.kv, err = event.NewKVSource(kc); err != nil {
 		return err
 	}
-	h, err := n.host(ctx, m.kv)
+	h, err := n.host(ctx, m.kv, uint64(id))
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, h.release()) }()
+	if n.cfg.Worker.Weights != "" {
+		h.vocabulary = n.vocabulary(h.meta)
+	}
 	// Frontends have the text; a worker keeps only the files it was read from.
 	h.meta.tokenizer, h.meta.template = nil, nil
 	n.loaded()
-	if h.stats != nil {
-		engineMetrics(n.registry, h.stats)
-	}
 	w, err := worker.New(n.workerConfig(h, m, id, epoch))
 	if err != nil {
 		return err
 	}
-	return n.withSystem(ctx, w, w.Run)
+	if n.crowd != nil {
+		n.crowd.add(h, w)
+		return w.Run(ctx)
+	}
+	if h.stats != nil {
+		engineMetrics(n.registry, h.stats)
+	}
+	if h.late != nil {
+		lateMetric(n.registry, h.late)
+	}
+	return n.withSystem(ctx, func() (bool, any) {
+		s := w.Status()
+		return s.State == worker.StateReady, s
+	}, w.Run)
+}
+
+// vocabulary is the digest of what the ids stand for.
+func (n *Node) vocabulary(meta *metadata) string {
+	if n.crowd != nil {
+		return n.crowd.vocabulary()
+	}
+	return vocabularyDigest(meta.tokenizer)
 }
 
 // membership is what a worker needs to take part in its cluster.
@@ -252,7 +304,7 @@ func (n *Node) workerConfig(h *hosted, m *membership, id dynamo.WorkerID, epoch 
 		Path: n.cfg.Cluster.path(), ID: id, Epoch: epoch, Addresses: m.place.addresses, Host: discovery.HostID(),
 		Card: n.card(h), Started: time.Now(), Version: n.cfg.Version,
 	}
-	c.Engine, c.EngineRun, c.Load = h.engine, h.run, h.load
+	c.Engine, c.EngineRun, c.Load, c.Adapters = h.engine, h.run, h.load, h.adapters
 	c.Store, c.Server, c.Listeners = m.store, m.server, m.place.listeners
 	c.Publishers, c.EventMetrics = []*event.Publisher{m.kv.Publisher()}, n.metrics.event
 	if m.bus != nil {
@@ -267,7 +319,7 @@ func (n *Node) workerConfig(h *hosted, m *membership, id dynamo.WorkerID, epoch 
 			}
 		}
 	}
-	c.DrainTimeout, c.Logger, c.Registry = n.cfg.DrainTimeout, n.cfg.Logger, n.registry
+	c.DrainTimeout, c.Logger, c.Metrics = n.cfg.DrainTimeout, n.cfg.Logger, n.metrics.worker
 	c.MaxRunning, c.MaxQueue = n.cfg.MaxRunning, n.cfg.MaxQueue
 	c.Tracer = n.tracer
 	c.Ready = func() {
@@ -282,10 +334,11 @@ func (n *Node) workerConfig(h *hosted, m *membership, id dynamo.WorkerID, epoch 
 // card is what the cluster is told of the model.
 func (n *Node) card(h *hosted) *discovery.Card {
 	c := &discovery.Card{
-		Card: h.card, Format: discovery.CardFormat, Special: h.meta.special, Role: "aggregated", Ranks: 1,
+		Card: h.card, Format: discovery.CardFormat, Special: h.meta.special, Role: "aggregated", Ranks: max(h.ranks, 1),
 		Labels: n.cfg.Worker.Labels, KVBlocks: h.kvBlocks, MaxRunning: n.cfg.MaxRunning, MaxQueue: n.cfg.MaxQueue,
 		Migration: engine.MigrationClass(&h.card), Sampling: h.meta.sampling.advised(n.cfg.Sampling),
 	}
+	c.Weights, c.Vocabulary = n.cfg.Worker.Weights, h.vocabulary
 	v, t := h.meta.vocabularyFile, h.meta.templateFile
 	c.Tokenizer = discovery.Artifact{Name: v.name, Digest: v.digest, Bytes: v.size}
 	c.Template = discovery.Artifact{Name: t.name, Digest: t.digest, Bytes: t.size}
@@ -294,15 +347,12 @@ func (n *Node) card(h *hosted) *discovery.Card {
 
 // withSystem serves health and metrics beside run, if there is a listener for
 // them.
-func (n *Node) withSystem(ctx context.Context, w *worker.Worker, run func(context.Context) error) error {
+func (n *Node) withSystem(ctx context.Context, health func() (bool, any), run func(context.Context) error) error {
 	if n.cfg.Listener == nil {
 		return run(ctx)
 	}
 	s := &http.Server{
-		Handler: obs.SystemHandler(obs.SystemConfig{Registry: n.registry, Pprof: n.cfg.Pprof, Health: func() (bool, any) {
-			s := w.Status()
-			return s.State == worker.StateReady, s
-		}}),
+		Handler:           obs.SystemHandler(obs.SystemConfig{Registry: n.registry, Pprof: n.cfg.Pprof, Health: health}),
 		ReadHeaderTimeout: systemTimeout, ReadTimeout: systemTimeout, IdleTimeout: time.Minute,
 	}
 	served := make(chan error, 1)

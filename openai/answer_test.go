@@ -143,6 +143,10 @@ func TestModels(t *testing.T) {
 	if got != want {
 		t.Errorf("got %s", got)
 	}
+	got = string(AppendModel(nil, ModelInfo{ID: `a"`, Parent: "b/c", Created: 1, ContextLength: 2}))
+	if want := `{"id":"a\"","object":"model","created":1,"parent":"b/c","owned_by":"dynamo","max_model_len":2}`; got != want {
+		t.Errorf("an adapter: got %s, want %s", got, want)
+	}
 	if got := string(AppendTokenized(nil, []dynamo.TokenID{1, 2}, 9, []string{"a", "b"})); !strings.Contains(got, `"count":2,"max_model_len":9,"tokens":[1,2],"token_strs":["a","b"]`) {
 		t.Errorf("got %s", got)
 	}

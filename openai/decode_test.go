@@ -109,13 +109,11 @@ func TestDecodeFaults(t *testing.T) {
 		{`{"model":"m","logprobs":true,"top_logprobs":21,` + hi + `}`, "top_logprobs", "between 0 and 20"},
 		{`{"model":"m","stream_options":{"include_usage":true},` + hi + `}`, "stream_options", "stream"},
 		{`{"model":"m","stream":"yes",` + hi + `}`, "stream", "must be true or false, not a string"},
-		{`{"model":"m","response_format":{"type":"json_object"},` + hi + `}`, "response_format", "not supported"},
 		{`{"model":"m","tools":[{"type":"function"}],` + hi + `}`, "tools", "not supported"},
 		{`{"model":"m","tool_choice":"required",` + hi + `}`, "tool_choice", "not supported"},
 		{`{"model":"m","functions":[{}],` + hi + `}`, "functions", "not supported"},
 		{`{"model":"m","modalities":["text","audio"],` + hi + `}`, "modalities", "not supported"},
 		{`{"model":"m","audio":{"voice":"x"},` + hi + `}`, "audio", "not supported"},
-		{`{"model":"m","structured_outputs":{"regex":"a"},` + hi + `}`, "structured_outputs", "not supported"},
 		{`{"model":"m","chat_template":"{{x}}",` + hi + `}`, "chat_template", "--chat-template"},
 		{`{"model":"m","suffix":"x",` + hi + `}`, "suffix", "not supported"},
 		{`{"model":"m","nvext":{"use_raw_prompt":true},` + hi + `}`, "nvext.use_raw_prompt", "/v1/completions"},
@@ -238,6 +236,10 @@ func FuzzDecode(f *testing.F) {
 		`{"model":"m",` + hi + `}`, `{"model":"m","prompt":[[1,2],[3]],"logprobs":3,"echo":true}`, `{"prompt":"x","tokens":[1]}`,
 		`{"model":"m","stop":["a",1],"logit_bias":{"1":2},"nvext":{"token_data":[1],"agent_hints":{"priority":1}},` + hi + `}`,
 		`{"model":"m","messages":[{"role":"user","content":[{"type":"text","text":"\ud83d\ude00"}]}],"chat_template_kwargs":{"a":{}}}`,
+		`{"model":"m","response_format":{"json_schema":{"schema":{"type":"object"}},"type":"json_schema"},"kv_transfer_params":{"a":1},` + hi + `}`,
+		`{"model":"m","prompt":"x","structured_outputs":{"choice":["a","b"],"disable_any_whitespace":true}}`,
+		`{"model":"m","guided_json":"{\"a\":[1]}","nvext":{"guided_regex":"a+","guided_whitespace_pattern":" "},"prompt":[1]}`,
+		`{"model":"m","response_format":{"type":"structural_tag","structures":[],"triggers":["<f>"]},` + hi + `}`,
 		`{"a":"\ud800"}`, `{"a":NaN}`, "{\"\xff\":1}", `[[[[`, `{"stop":"`, `{"n":1e400}`,
 	} {
 		f.Add([]byte(s))
@@ -257,10 +259,16 @@ func FuzzDecode(f *testing.F) {
 		if err == nil && (chat.Model == "" || chat.N < 1 || chat.N > MaxChoices || len(chat.Stop) > MaxStops) {
 			t.Fatalf("accepted %+v", chat)
 		}
+		if err == nil {
+			checkGuided(t, &chat.Params)
+		}
 		completion, err := DecodeCompletion(body)
 		check(err)
 		if err == nil && (len(completion.Prompts) == 0 || len(completion.Prompts) > MaxPrompts) {
 			t.Fatalf("accepted %+v", completion)
+		}
+		if err == nil {
+			checkGuided(t, &completion.Params)
 		}
 		_, err = DecodeTokenize(body)
 		check(err)

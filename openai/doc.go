@@ -11,7 +11,8 @@
 //     absent.
 //   - A wrong type or range is an error that names the field (dynamo.Error with
 //     Param), as is a known field that nothing executes yet: it is never
-//     silently dropped.
+//     silently dropped. Only what says where KV blocks come from or go to is
+//     dropped, and counted (Params.Transfers): it is not the client's to say.
 //   - Invalid UTF-8, lone surrogates, NaN, duplicated names in any object and
 //     bytes after the request are errors. (Two parsers on a request's way may
 //     differ on which duplicate wins; so nobody gets to choose.)

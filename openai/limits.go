@@ -22,6 +22,10 @@ const (
 	MaxStopTokens = 1024
 	// MaxLogitBias bounds the entries of logit_bias.
 	MaxLogitBias = 1024
+	// MaxGuidedBytes bounds what restricts an answer: a schema, a grammar, a list of
+	// choices; MaxGuidedChoices the number of choices.
+	MaxGuidedBytes   = 64 << 10
+	MaxGuidedChoices = 4096
 	// MaxTopLogprobs bounds top_logprobs, as OpenAI does; an engine may offer
 	// less.
 	MaxTopLogprobs = 20
@@ -34,6 +38,10 @@ const (
 	// MaxEventBytes is the default bound of one server-sent event that Reader
 	// accepts.
 	MaxEventBytes = 16 << 20
+	// readBytes is what Reader asks of its stream at once: a burst of some eighty
+	// events. After maxEmptyReads reads in a row that give nothing it gives up.
+	readBytes     = 16 << 10
+	maxEmptyReads = 100
 	// maxKept bounds the scratch memory kept between requests.
 	maxKept = 64 << 10
 )

@@ -5,6 +5,8 @@ import "strconv"
 // ModelInfo describes a served model in GET /v1/models.
 type ModelInfo struct {
 	ID string
+	// Parent is the model that an adapter belongs to; empty for a model.
+	Parent string
 	// Created is in seconds since 1970.
 	Created int64
 	// ContextLength is vLLM's max_model_len, in tokens.
@@ -17,6 +19,9 @@ func AppendModel(dst []byte, m ModelInfo) []byte {
 	dst = appendString(dst, m.ID)
 	dst = append(dst, `,"object":"model","created":`...)
 	dst = strconv.AppendInt(dst, m.Created, 10)
+	if m.Parent != "" {
+		dst = appendString(append(dst, `,"parent":`...), m.Parent)
+	}
 	dst = append(dst, `,"owned_by":"dynamo","max_model_len":`...)
 	return append(strconv.AppendInt(dst, int64(m.ContextLength), 10), '}')
 }

@@ -58,6 +58,11 @@ type Params struct {
 	// TokensAsIDs writes tokens as "token_id:123" in logprobs.
 	TokensAsIDs bool
 
+	// Guided restricts the answer's text, and GuidedBy is the field that says so,
+	// for errors; empty if none does.
+	Guided   dynamo.Guided
+	GuidedBy string
+
 	// CacheSalt narrows what of the KV cache may be reused.
 	CacheSalt string
 	// Priority orders waiting requests: higher runs earlier. (vLLM's field
@@ -68,6 +73,11 @@ type Params struct {
 	User string
 	// TokenData, from nvext, replaces the prompt.
 	TokenData []dynamo.TokenID
+	// Transfers is the number of fields that tell an engine where to get KV blocks
+	// from or where to leave them (kv_transfer_params, ec_transfer_params). They are
+	// nobody's outside the system: a forged one ends a vLLM server. Routers in front
+	// of it send them along all the same, so they are dropped and not refused.
+	Transfers int
 
 	// Extra holds fields nobody knows, in their order.
 	Extra []Member
@@ -120,8 +130,14 @@ func (p *Params) field(d *decoder, name string) (known bool, err error) {
 		return true, into(&p.User)(d.name())
 	case "nvext":
 		return true, d.object(p.extension)
+	case "kv_transfer_params", "ec_transfer_params":
+		p.Transfers++
+		return true, d.SkipValue()
 	}
 	if known, err := p.sampling(d, name); known {
+		return true, err
+	}
+	if known, err := p.guided(d, name); known {
 		return true, err
 	}
 	return refused(d, name)
@@ -266,6 +282,9 @@ func (p *Params) extension(d *decoder, name string) error {
 		}
 		return unsupported("nvext."+name, "leave it out")
 	}
+	if known, err := p.guidedField(d, name); known {
+		return err
+	}
 	return d.SkipValue() // annotations, extra_fields and unknown ones add to the answer, they do not change it
 }
 
@@ -274,12 +293,8 @@ func (p *Params) extension(d *decoder, name string) error {
 func refused(d *decoder, name string) (known bool, err error) {
 	harmless := func(jsontext.Value) bool { return false }
 	switch name {
-	case "response_format":
-		return true, responseFormat(d)
-	case "structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar", "guided_decoding_backend",
-		"audio", "web_search_options", "logits_processors", "prompt_embeds", "mm_processor_kwargs", "kv_transfer_params",
-		"ec_transfer_params", "thinking_token_budget", "truncate_prompt_tokens", "allowed_token_ids", "logprob_token_ids",
-		"repetition_detection", "length_penalty", "vllm_xargs":
+	case "audio", "web_search_options", "logits_processors", "prompt_embeds", "mm_processor_kwargs", "thinking_token_budget",
+		"truncate_prompt_tokens", "allowed_token_ids", "logprob_token_ids", "repetition_detection", "length_penalty", "vllm_xargs":
 	case "bad_words", "functions":
 		harmless = func(v jsontext.Value) bool { return string(v) == "[]" }
 	case "use_beam_search", "early_stopping":
@@ -297,21 +312,6 @@ func refused(d *decoder, name string) (known bool, err error) {
 		return true, err
 	}
 	return true, unsupported(name, "leave it out")
-}
-
-// responseFormat accepts {"type":"text"}.
-func responseFormat(d *decoder) error {
-	format := ""
-	err := d.object(func(d *decoder, name string) error {
-		if name == "type" {
-			return into(&format)(d.name())
-		}
-		return d.SkipValue()
-	})
-	if err == nil && format != "text" {
-		err = unsupported("response_format", `only {"type":"text"} is; leave it out and ask for the format in the prompt`)
-	}
-	return err
 }
 
 // keep remembers an unknown field.
@@ -335,6 +335,8 @@ func (p *Params) check() error {
 		return fault("stream_options", "stream_options is allowed only together with \"stream\": true")
 	case p.MaxTokens.Set && p.MinTokens > p.MaxTokens.Value:
 		return fault("min_tokens", "min_tokens is %d, more than max_tokens, which is %d", p.MinTokens, p.MaxTokens.Value)
+	case p.Guided.Kind == "" && p.Guided != (dynamo.Guided{}):
+		return fault("structured_outputs", "structured_outputs (or guided_whitespace_pattern) says how JSON is to be written, but nothing asks for JSON; add a schema, or leave it out")
 	case len(p.StopTokens) > MaxStopTokens:
 		return fault("stop_token_ids", "stop_token_ids has more than %d elements", MaxStopTokens)
 	}

@@ -1,7 +1,6 @@
 package openai
 
 import (
-	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
@@ -27,12 +26,16 @@ func (e Event) Done() bool { return string(e.Data) == "[DONE]" }
 // ends at an empty line, and one that the stream's end cuts off is dropped.
 // Fields other than data and event are ignored. Invalid UTF-8 becomes U+FFFD.
 type Reader struct {
-	r          *bufio.Reader
-	most       int
-	data, name []byte
-	line       []byte
-	begun      bool
-	afterCR    bool
+	r    io.Reader
+	most int
+	// buf[from:to] was read and not yet looked at; err is what followed it.
+	buf      []byte
+	from, to int
+	err      error
+
+	data, name, line []byte
+	begun            bool
+	afterCR          bool
 }
 
 // NewReader returns a reader of events of at most mostBytes (0 is
@@ -41,11 +44,32 @@ func NewReader(r io.Reader, mostBytes int) *Reader {
 	if mostBytes == 0 {
 		mostBytes = MaxEventBytes
 	}
-	return &Reader{r: bufio.NewReader(r), most: mostBytes}
+	return &Reader{r: r, most: mostBytes}
+}
+
+// Reset makes r read another stream, with the memory it has.
+func (r *Reader) Reset(stream io.Reader) {
+	*r = Reader{r: stream, most: r.most, buf: r.buf, data: kept(r.data), name: kept(r.name), line: kept(r.line)}
+}
+
+// kept returns b's memory for another use, unless it is large.
+func kept(b []byte) []byte {
+	if cap(b) > maxKept {
+		return nil
+	}
+	return b[:0]
 }
 
 // Next returns the next event, or io.EOF after the last.
 func (r *Reader) Next() (Event, error) {
+	if r.from == r.to {
+		if err := r.fill(); err != nil {
+			return Event{}, err
+		}
+	}
+	if data, ok := r.plain(); ok {
+		return Event{Data: valid(data)}, nil
+	}
 	r.data, r.name = r.data[:0], r.name[:0]
 	lines := 0
 	for {
@@ -77,6 +101,33 @@ func (r *Reader) Next() (Event, error) {
 	}
 }
 
+// plain takes an event of one line of data that lies in the buffer as a whole, as
+// nearly all do, without copying it.
+func (r *Reader) plain() (data []byte, ok bool) {
+	const field = "data: "
+	b := r.buf[r.from:r.to]
+	if r.afterCR || len(b) < len(field) || string(b[:len(field)]) != field {
+		return nil, false
+	}
+	end := bytes.IndexByte(b, '\n')
+	if end < 0 {
+		return nil, false
+	}
+	data, rest := b[len(field):end], b[end+1:]
+	if cr := bytes.IndexByte(data, '\r'); cr >= 0 {
+		if cr != len(data)-1 || len(rest) < 2 || rest[0] != '\r' {
+			return nil, false
+		}
+		data, rest = data[:cr], rest[1:]
+	}
+	if len(rest) == 0 || rest[0] != '\n' || len(data) > r.most {
+		return nil, false
+	}
+	r.begun = true
+	r.from = r.to - len(rest) + 1
+	return data, true
+}
+
 func valid(b []byte) []byte {
 	if utf8.Valid(b) {
 		return b
@@ -88,43 +139,72 @@ func valid(b []byte) []byte {
 func (r *Reader) readLine() ([]byte, error) {
 	r.line = r.line[:0]
 	for {
-		c, err := r.r.ReadByte()
-		if err != nil {
-			if errors.Is(err, io.EOF) {
-				return nil, io.EOF
+		if r.from == r.to {
+			if err := r.fill(); err != nil {
+				return nil, err
 			}
-			return nil, fmt.Errorf("read an event: %w", err)
 		}
-		skip := r.afterCR && c == '\n'
-		r.afterCR = c == '\r'
-		switch {
-		case skip:
-			continue
-		case c == '\n', c == '\r':
-			if !r.begun {
-				r.begun = true
-				r.line = bytes.TrimPrefix(r.line, []byte("\ufeff"))
+		b := r.buf[r.from:r.to]
+		if r.afterCR {
+			r.afterCR = false
+			if b[0] == '\n' {
+				r.from++
+				continue
 			}
-			return r.line, nil
 		}
-		r.line = append(r.line, c)
-		r.line = r.fill(r.line)
+		n := lineEnd(b)
+		r.line = append(r.line, b[:n]...)
+		r.from += n
 		if len(r.line) > r.most+len("\ufeffdata: ") {
 			return nil, r.tooLong()
 		}
+		if n == len(b) {
+			continue
+		}
+		r.from++
+		r.afterCR = b[n] == '\r'
+		if !r.begun {
+			r.begun = true
+			r.line = bytes.TrimPrefix(r.line, []byte("\ufeff"))
+		}
+		return r.line, nil
 	}
 }
 
-// fill appends what is buffered of the line.
-func (r *Reader) fill(line []byte) []byte {
-	buffered, _ := r.r.Peek(r.r.Buffered()) // cannot fail: the bytes are there
-	n := bytes.IndexAny(buffered, "\r\n")
+// lineEnd returns where the first line of b ends, or b's length.
+func lineEnd(b []byte) int {
+	n := bytes.IndexByte(b, '\n')
 	if n < 0 {
-		n = len(buffered)
+		n = len(b)
 	}
-	line = append(line, buffered[:n]...)
-	_, _ = r.r.Discard(n) // cannot fail: the bytes are there
-	return line
+	if cr := bytes.IndexByte(b[:n], '\r'); cr >= 0 {
+		return cr
+	}
+	return n
+}
+
+// fill reads more once all was looked at.
+func (r *Reader) fill() error {
+	if r.buf == nil {
+		r.buf = make([]byte, readBytes)
+	}
+	r.from, r.to = 0, 0
+	for range maxEmptyReads {
+		if r.err != nil {
+			break
+		}
+		n, err := r.r.Read(r.buf)
+		if r.to, r.err = n, err; n > 0 {
+			return nil
+		}
+	}
+	switch {
+	case r.err == nil:
+		return fmt.Errorf("read an event: %w", io.ErrNoProgress)
+	case errors.Is(r.err, io.EOF):
+		return io.EOF
+	}
+	return fmt.Errorf("read an event: %w", r.err)
 }
 
 func (r *Reader) tooLong() error {

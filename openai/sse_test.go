@@ -60,6 +60,39 @@ func TestReader(t *testing.T) {
 	}
 }
 
+// TestReset: a reader that is used again knows nothing of the stream before.
+func TestReset(t *testing.T) {
+	for _, before := range []string{"data: a\n\n", "event: x\ndata: cut", "data: a\r", "\ufeffdata: a\n\ndata: b\n\n"} {
+		s := NewReader(strings.NewReader(before), 0)
+		_, _ = s.Next() // whatever there is
+		s.Reset(strings.NewReader("\ufeffdata: new\n\n"))
+		if e, err := s.Next(); err != nil || string(e.Data) != "new" || len(e.Name) != 0 {
+			t.Errorf("after %q: got %q, name %q, error %v", before, e.Data, e.Name, err)
+		}
+		if _, err := s.Next(); !errors.Is(err, io.EOF) {
+			t.Errorf("after %q: error %v, want EOF", before, err)
+		}
+	}
+}
+
+// BenchmarkReader reads a burst of plain events.
+func BenchmarkReader(b *testing.B) {
+	const n = 100
+	stream := strings.Repeat("data: "+`{"id":"cmpl-0123456789abcdef","object":"text_completion","created":1760000000,"model":"m","choices":[{"index":0,"text":" token","finish_reason":null}]}`+"\n\n", n)
+	s, r := NewReader(nil, 0), strings.NewReader("")
+	b.ReportAllocs()
+	b.SetBytes(int64(len(stream)))
+	for b.Loop() {
+		r.Reset(stream)
+		s.Reset(r)
+		for range n {
+			if _, err := s.Next(); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+}
+
 // FuzzReader wants the same events however the stream is cut, none above the
 // limit.
 func FuzzReader(f *testing.F) {

@@ -16,6 +16,12 @@
 //   - Requests that wait are served in their order, woken by what may let them
 //     through. Nothing polls, and no goroutine is held.
 //   - Between worker and caller there is an iterator call per chunk and no more.
+//   - Where the workers' cards differ, a request goes to those alone that can do what it
+//     asks for. What none can do is refused at once. An answer that a worker began goes
+//     on in the same arithmetic as long as such a worker is left, and never where it
+//     would go on otherwise (engine.GoesOn).
+//   - Why a worker failed is for those who run it: the log and WorkerStats. A client is
+//     told since when nobody answers.
 //
 // Locks: Router.mu is the only one; nothing is called while it is held but
 // placement, which is pure.

@@ -18,6 +18,13 @@ const (
 	// maxRecords is how many decisions are kept, and maxRecordCandidates how many
 	// candidates in all of them; the oldest is dropped.
 	maxRecords, maxRecordCandidates = 64, 16384
+	// maxFaultBytes bounds what is kept of a worker's word why it failed; the rest is
+	// cut off.
+	maxFaultBytes = 500
+	// maxFaults is how many workers' words of that the log is told at once.
+	maxFaults = 8
+	// complainEvery is how often the log is told that requests find no worker.
+	complainEvery = 10 * time.Second
 	// retryAfter is when a request that found no worker may come again.
 	retryAfter = time.Second
 )

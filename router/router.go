@@ -25,9 +25,12 @@ type Router struct {
 		list       []*member
 		candidates []placement.Candidate // what placement sees of list, in its order
 		scores     []placement.Score     // space for a decision's
+		kinds      kinds
 		groups     groups
 		records    records
 		queue      queue
+		without    time.Time // since when no worker is there that answers; zero if one is
+		told       time.Time // when the log was told of it last
 		stats      Stats
 		states     [3]int // as the metrics have them
 	}
@@ -42,7 +45,7 @@ func New(c Config) (*Router, error) {
 	}
 	r := &Router{config: c, log: obs.For(c.Logger, "router")}
 	r.policy, _ = placement.ParsePolicy(c.Mode)
-	r.mu.members = map[placement.Key]*member{}
+	r.mu.members, r.mu.without = map[placement.Key]*member{}, time.Now()
 	r.mu.groups.workers = map[dynamo.RequestID]placement.Key{}
 	return r, nil
 }
@@ -51,6 +54,11 @@ func New(c Config) (*Router, error) {
 type call struct {
 	q        *dynamo.Request
 	arrived  time.Time
+	begun    *engine.Card // of the engine that the answer so far is from; nil if there is none
+	unable   error        // why a kind of worker cannot serve it
+	ranks    []placement.Rank
+	rankRoom [4]placement.Rank
+	ranked   uint64 // the kinds' changes when ranks was made
 	attempts int
 	excluded []placement.Key // refused it, since it last waited
 	room     [4]placement.Key
@@ -60,11 +68,12 @@ type call struct {
 // goroutine.
 func (r *Router) Generate(ctx context.Context, q *dynamo.Request) iter.Seq2[dynamo.Chunk, error] {
 	return func(yield func(dynamo.Chunk, error) bool) {
-		c := &call{q: q, arrived: time.Now()}
+		c := &call{q: q, arrived: time.Now(), begun: engine.Begun(ctx)}
 		c.excluded = c.room[:0]
 		for {
 			b, err := r.take(ctx, c)
 			if err != nil {
+				r.complain(ctx, err)
 				yield(dynamo.Chunk{}, err)
 				return
 			}
@@ -92,13 +101,15 @@ type ending struct {
 	outcome outcome
 	err     error  // what the caller is to be told
 	code    string // of engine's, when the worker failed
+	fault   error  // and its own word of it
+	began   bool   // it has answered
 }
 
 // attempt asks the worker that c is booked at, and ends the booking before it
 // returns.
 func (r *Router) attempt(ctx context.Context, c *call, b booking, yield func(dynamo.Chunk, error) bool) (e ending) {
 	defer func() { r.release(ctx, c, b, &e) }()
-	engine.Placed(ctx, b.m.ID)
+	engine.Placed(ctx, b.m.ID, &b.m.Card)
 	began, ended := false, false
 	for chunk, err := range b.m.Engine.Generate(ctx, c.q) {
 		if err != nil {
@@ -106,6 +117,7 @@ func (r *Router) attempt(ctx context.Context, c *call, b booking, yield func(dyn
 			return e
 		}
 		began, ended = true, chunk.Finish != dynamo.FinishNone
+		e.began = true
 		if !yield(chunk, nil) {
 			e.outcome = abandoned
 			if ended {
@@ -121,7 +133,10 @@ func (r *Router) attempt(ctx context.Context, c *call, b booking, yield func(dyn
 // judge says what a worker's error means for the request.
 func (r *Router) judge(ctx context.Context, err error, began bool) ending {
 	code, workerFailed := engine.Lost(err)
-	e := ending{outcome: failed, err: err, code: code}
+	e := ending{outcome: failed, err: err, code: code, began: began}
+	if workerFailed {
+		e.fault = err
+	}
 	switch kind := dynamo.KindOf(err); {
 	case workerFailed && !began && code != engine.CodeStalled && ctx.Err() == nil:
 		e.outcome, e.err = refused, nil
@@ -161,7 +176,9 @@ func (r *Router) place(ctx context.Context, c *call) (booking, error) {
 		r.wakeLocked(now) // time alone may have made room
 	}
 	// Life 4: router takes one plan, the worker that placement chooses, and books the request there before it is sent
-	if r.mu.queue.n == 0 {
+	// Those that wait for what another adapter needs have no use for the place, nor,
+	// where the workers differ, has any that wakeLocked has just found none for.
+	if r.mu.queue.n == 0 || r.mu.queue.waiting[c.q.Adapter] == 0 || r.mu.kinds.used > 1 {
 		if b, found := r.chooseLocked(c, now); found {
 			r.mu.Unlock()
 			return b, nil
@@ -197,7 +214,8 @@ func (r *Router) endedLocked(ctx context.Context, c *call, now time.Time) error 
 // decideLocked asks placement. The record refers to the router's own slices.
 func (r *Router) decideLocked(c *call, now time.Time) placement.Decision {
 	q := placement.Request{
-		ID: c.q.ID, Seed: placement.Seed(c.q.ID, len(c.q.Resume), c.attempts), Now: now, Excluded: c.excluded,
+		ID: c.q.ID, Seed: placement.Seed(c.q.ID, len(c.q.Resume), c.attempts), Now: now, Excluded: c.excluded, Adapter: c.q.Adapter,
+		Ranks: r.mu.kinds.rank(c),
 	}
 	if c.q.Group != "" {
 		q.Sticky = r.mu.groups.workers[c.q.Group]
@@ -259,7 +277,7 @@ func (r *Router) release(ctx context.Context, c *call, b booking, e *ending) {
 		if e.outcome != refused && !cand.Lost {
 			cand.HeldUntil = time.Time{}
 		}
-		r.learnLocked(b, cand, e.code, now)
+		r.learnLocked(b, cand, e, now)
 	}
 	if r.mu.stats.Booked < 0 || b.m.booked < 0 {
 		r.mu.Unlock()
@@ -280,15 +298,20 @@ func (r *Router) release(ctx context.Context, c *call, b booking, e *ending) {
 }
 
 // learnLocked draws the conclusion from a worker's failure.
-func (r *Router) learnLocked(b booking, cand *placement.Candidate, code string, now time.Time) {
+func (r *Router) learnLocked(b booking, cand *placement.Candidate, e *ending, now time.Time) {
 	m := b.m
-	switch code {
+	if e.code == "" && e.began && m.fault != "" {
+		m.fault = ""
+		r.missLocked(now)
+	}
+	switch e.code {
 	case engine.CodeRefused:
 		cand.HeldUntil, cand.Lost = now.Add(refusedHold), false
 	case engine.CodeLost:
 		// Word of the connection that is newer than the booking knows better.
 		if m.ups == b.ups && m.up {
 			cand.HeldUntil, cand.Lost = now.Add(lostHold), true
+			r.faultLocked(m, e.fault, now)
 		}
 	case engine.CodeStalled:
 		cand.DoubtedUntil = now.Add(stalledDoubt)

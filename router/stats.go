@@ -34,6 +34,9 @@ type WorkerStats struct {
 	Suspect bool
 	// Booked and BookedTokens are this router's.
 	Booked, BookedTokens int
+	// Fault is why it lost the last request that it was sent, in its own words, though
+	// its connection is up: the engine behind it is gone, say. Empty if it did not.
+	Fault string
 	// Load is its last report, which came at Reported; zero if none did.
 	Load     engine.Load
 	Reported time.Time
@@ -51,7 +54,7 @@ func (r *Router) Stats() Stats {
 		c := &r.mu.candidates[i]
 		s.Workers[i] = WorkerStats{
 			ID: m.ID, Epoch: m.Epoch, State: c.State, Suspect: c.Lost && now.Before(c.HeldUntil),
-			Booked: c.Booked, BookedTokens: c.BookedTokens, Load: m.load, Reported: c.Report.At, Labels: m.Labels,
+			Booked: c.Booked, BookedTokens: c.BookedTokens, Fault: m.fault, Load: m.load, Reported: c.Report.At, Labels: m.Labels,
 		}
 	}
 	slices.SortFunc(s.Workers, func(a, b WorkerStats) int { return cmp.Compare(a.ID, b.ID) })
@@ -82,11 +85,15 @@ func (k *records) keep(d *placement.Decision) {
 	}
 	k.next %= len(k.ring)
 	old := &k.ring[k.next]
-	candidates, scores, excluded := old.Candidates, old.Scores, old.Request.Excluded
+	candidates, scores, excluded, ranks := old.Candidates, old.Scores, old.Request.Excluded, old.Request.Ranks
 	*old = *d
 	old.Candidates = append(candidates[:0], d.Candidates...)
 	old.Scores = append(scores[:0], d.Scores...)
 	old.Request.Excluded = append(excluded[:0], d.Request.Excluded...)
+	old.Request.Ranks = nil
+	if d.Request.Ranks != nil {
+		old.Request.Ranks = append(ranks[:0], d.Request.Ranks...)
+	}
 	k.next++
 }
 
@@ -95,6 +102,7 @@ func (k *records) list() []placement.Decision {
 	for i := range k.ring {
 		d := k.ring[(k.next+i)%len(k.ring)]
 		d.Candidates, d.Scores, d.Request.Excluded = slices.Clone(d.Candidates), slices.Clone(d.Scores), slices.Clone(d.Request.Excluded)
+		d.Request.Ranks = slices.Clone(d.Request.Ranks)
 		all = append(all, d)
 	}
 	return all

@@ -27,15 +27,18 @@ type Worker struct {
 }
 
 // member is a worker in the set. Its fields are guarded by Router.mu, but for
-// Worker, which does not change.
+// Worker, which does not change; the adapters that it has by now are those of its
+// candidate.
 type member struct {
 	Worker
 	index        int // in list and candidates; -1 once it is taken out
+	kind         int // in kinds
 	up, draining bool
 	ups          uint64 // how often it was said to be up
 	booked       int
 	load         engine.Load
 	doubtSteps   uint64 // load.Steps when it stalled
+	fault        string // its word of why it lost the last request; empty if it did not
 }
 
 func (m *member) key() placement.Key { return placement.Key{ID: m.ID, Epoch: m.Epoch} }
@@ -71,10 +74,10 @@ func (r *Router) Add(w Worker) error {
 	if i := slices.IndexFunc(r.mu.list, func(m *member) bool { return m.ID == w.ID }); i >= 0 {
 		r.detachLocked(r.mu.list[i])
 	}
-	m := &member{Worker: w, index: len(r.mu.list)}
+	m := &member{Worker: w, index: len(r.mu.list), kind: r.mu.kinds.add(w.Card)}
 	r.mu.members[m.key()] = m
 	r.mu.list = append(r.mu.list, m)
-	r.mu.candidates = append(r.mu.candidates, placement.Candidate{Key: m.key(), MaxRunning: w.MaxRunning, MaxQueue: w.MaxQueue})
+	r.mu.candidates = append(r.mu.candidates, placement.Candidate{Key: m.key(), Kind: m.kind, MaxRunning: w.MaxRunning, MaxQueue: w.MaxQueue, Adapters: slices.Clone(w.Card.Adapters)})
 	r.publishLocked()
 	r.wakeLocked(now)
 	return nil
@@ -88,6 +91,7 @@ func (r *Router) Remove(id dynamo.WorkerID, epoch uint64) {
 	if m := r.mu.members[placement.Key{ID: id, Epoch: epoch}]; m != nil {
 		r.detachLocked(m)
 		r.publishLocked()
+		r.missLocked(time.Now())
 	}
 }
 
@@ -97,6 +101,7 @@ func (r *Router) SetUp(id dynamo.WorkerID, epoch uint64, up bool) {
 		m.up = up
 		if up {
 			m.ups++
+			m.fault = ""
 			c.HeldUntil, c.Lost = time.Time{}, false
 		}
 	})
@@ -108,9 +113,19 @@ func (r *Router) SetDraining(id dynamo.WorkerID, epoch uint64) {
 	r.change(id, epoch, func(m *member, _ *placement.Candidate, _ time.Time) { m.draining = true })
 }
 
+// SetAdapters says which adapters a worker has by now; Add takes those of its card.
+// Requests in progress go on.
+func (r *Router) SetAdapters(id dynamo.WorkerID, epoch uint64, names []string) {
+	names = slices.Clone(names)
+	r.change(id, epoch, func(_ *member, c *placement.Candidate, _ time.Time) { c.Adapters = names })
+}
+
 // Report takes in what a worker says of its load.
 func (r *Router) Report(id dynamo.WorkerID, epoch uint64, l engine.Load) {
 	r.change(id, epoch, func(m *member, c *placement.Candidate, now time.Time) {
+		if m.load.Down && !l.Down {
+			m.fault = "" // the engine is back
+		}
 		m.load = l
 		c.Report = placement.Report{At: now, Requests: l.Running + l.Waiting, Booked: c.Booked, MaxRunning: l.MaxRunning}
 		if !c.Lost && (c.MaxRunning == 0 || c.Report.Requests < c.MaxRunning+c.MaxQueue) {
@@ -133,6 +148,7 @@ func (r *Router) change(id dynamo.WorkerID, epoch uint64, f func(*member, *place
 	}
 	f(m, &r.mu.candidates[m.index], now)
 	r.stateLocked(m)
+	r.missLocked(now)
 	r.wakeLocked(now)
 }
 
@@ -140,6 +156,8 @@ func (r *Router) change(id dynamo.WorkerID, epoch uint64, f func(*member, *place
 func (r *Router) stateLocked(m *member) {
 	state := placement.Down
 	switch {
+	case m.up && m.load.Down:
+		// as if it were not connected
 	case m.up && m.draining:
 		state = placement.Draining
 	case m.up:
@@ -159,6 +177,7 @@ func (r *Router) detachLocked(m *member) {
 	r.mu.list[last] = nil
 	r.mu.list, r.mu.candidates = r.mu.list[:last], r.mu.candidates[:last]
 	m.index = -1
+	r.mu.kinds.drop(m.kind)
 	delete(r.mu.members, m.key())
 }
 

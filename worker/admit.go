@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"strings"
 	"time"
 
 	"github.com/dynamo-go/dynamo"
@@ -29,6 +30,7 @@ func (w *Worker) begin() error {
 	}
 	w.mu.Unlock()
 	if err == nil {
+		w.metrics.begun(1)
 		w.reporter.Wake()
 	}
 	return w.refuse(err)
@@ -61,13 +63,26 @@ func (w *Worker) refusalLocked() error {
 // ended hears of the end of a request that was let in.
 func (w *Worker) ended(err error) {
 	w.metrics.request(outcome(err))
+	w.metrics.begun(-1)
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if code, lost := engine.Lost(err); lost && code == engine.CodeLost {
+		w.mu.fault = clip(err.Error())
+	} else if err == nil {
+		w.mu.fault = ""
+	}
 	if w.mu.requests--; w.mu.requests == 0 && w.mu.idle != nil {
 		close(w.mu.idle)
 		w.mu.idle = nil
 	}
 	w.reporter.Wake() // never waits
+}
+
+func clip(text string) string {
+	if len(text) > maxFaultBytes {
+		text = text[:maxFaultBytes] + "…"
+	}
+	return strings.ToValidUTF8(text, "\ufffd")
 }
 
 func (w *Worker) inProgress() int {

@@ -28,6 +28,9 @@ type Config struct {
 	// Load says how full the engine is; it must not block. Nil: the worker counts
 	// its own requests.
 	Load func() engine.Load
+	// Adapters says which adapters the engine has by now, sorted; it must not block.
+	// What changes is told to the store. Nil: those of the card, for good.
+	Adapters func() []string
 
 	// Store is where the worker registers; it is not closed by the worker.
 	Store discovery.Store
@@ -61,8 +64,8 @@ type Config struct {
 
 	// Logger gets what an operator acts on; nil discards.
 	Logger *slog.Logger
-	// Registry gets the worker's metrics; nil counts nothing.
-	Registry *obs.Registry
+	// Metrics counts; the workers of a process share it. Nil counts nothing.
+	Metrics *Metrics
 	// Tracer records a span for each request; nil records none.
 	Tracer *obs.Tracer
 }

@@ -158,15 +158,15 @@ func (l *life) register() {
 		l.w.mu.state = StateReady
 	}
 	l.w.mu.Unlock()
-	l.w.metrics.setReady(1)
+	l.w.metrics.isReady(1)
 	i := &l.w.config.Instance
 	l.w.log.Info("worker ready", obs.KeyModel, i.Card.Model, "path", i.Path.String(), obs.KeyAddress, i.Addresses)
 	if l.w.config.Ready != nil && l.w.leaving.Err() == nil {
 		l.w.config.Ready()
 	}
-	<-l.w.leaving.Done()
-	l.w.metrics.setReady(0)
-	l.exit(r)
+	told := l.stay(r)
+	l.w.metrics.isReady(-1)
+	l.exit(r, told)
 	l.w.mu.Lock()
 	l.w.mu.registered = false
 	l.w.mu.Unlock()
@@ -212,11 +212,44 @@ func passing(err error) bool {
 	return false
 }
 
+// stay tells the store what changes of the engine's adapters until the worker
+// leaves, and returns what it was told last.
+func (l *life) stay(r discovery.Registration) discovery.Instance {
+	i := l.w.config.Instance
+	if l.w.config.Adapters == nil {
+		<-l.w.leaving.Done()
+		return i
+	}
+	tick := time.NewTicker(adaptersEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-l.w.leaving.Done():
+			return i
+		case <-tick.C:
+		}
+		names := l.w.config.Adapters()
+		if slices.Equal(names, i.Card.Adapters) {
+			continue
+		}
+		card := *i.Card // the store has the other one
+		card.Adapters = slices.Clone(names)
+		i.Card = &card
+		ctx, cancel := context.WithTimeout(l.w.leaving, updateTimeout)
+		err := r.Update(ctx, i)
+		cancel()
+		if err != nil && l.w.leaving.Err() == nil {
+			l.w.log.Warn("the store was not told which adapters the engine has; it is when it is back", obs.KeyError, err)
+			continue
+		}
+		l.w.log.Info("adapters changed", "adapters", len(names))
+	}
+}
+
 // exit deregisters. Who watches sees first that the worker drains.
-func (l *life) exit(r discovery.Registration) {
+func (l *life) exit(r discovery.Registration, i discovery.Instance) {
 	ctx, cancel := context.WithTimeout(context.Background(), updateTimeout)
 	defer cancel()
-	i := l.w.config.Instance
 	i.Draining = true
 	err := r.Update(ctx, i)
 	if err = errors.Join(err, r.Close()); err != nil {

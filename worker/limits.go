@@ -14,6 +14,11 @@ const (
 	registerTimeout, updateTimeout = 5 * time.Second, time.Second
 	// retryMin and retryMax are the pauses between attempts; they double.
 	retryMin, retryMax = 100 * time.Millisecond, 5 * time.Second
+	// adaptersEvery is how often the engine is asked which adapters it has.
+	adaptersEvery = time.Second
+	// maxFaultBytes bounds what is kept of an engine's word why it lost a request; the
+	// rest is cut off.
+	maxFaultBytes = 500
 	// refuseRetry is the RetryAfter of a request that was refused because the
 	// worker is full.
 	refuseRetry = time.Second

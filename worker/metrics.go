@@ -1,6 +1,8 @@
 package worker
 
 import (
+	"sync/atomic"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/dynamo-go/dynamo"
@@ -27,22 +29,22 @@ const (
 	drainForced     = "forced"      // some did not even end then
 )
 
-// metrics are the families of a worker. A nil *metrics counts nothing.
-type metrics struct {
+// Metrics are the families of the workers of a process. A nil *Metrics counts
+// nothing.
+type Metrics struct {
 	requests, drains *prometheus.CounterVec
 	ready            prometheus.Gauge
+	inFlight         atomic.Int64
 }
 
-func newMetrics(r *obs.Registry, inFlight func() float64) *metrics {
-	if r == nil {
-		return nil
-	}
-	m := &metrics{
+// NewMetrics defines the families.
+func NewMetrics(r *obs.Registry) *Metrics {
+	m := &Metrics{
 		requests: r.Counters("dynamo_worker_requests_total", "Requests that came to this worker, by how they ended there.", "outcome"),
 		drains:   r.Counters("dynamo_worker_drains_total", "Drains of this worker, by how they ended.", "outcome"),
-		ready:    r.Gauge("dynamo_worker_ready", "1 while this worker is registered and takes requests."),
+		ready:    r.Gauge("dynamo_worker_ready", "Workers of this process (1 or 0, if there is one) that are registered and take requests."),
 	}
-	r.GaugeFunc("dynamo_worker_in_flight_requests", "Requests that this worker has accepted and not ended.", inFlight)
+	r.GaugeFunc("dynamo_worker_in_flight_requests", "Requests that the workers of this process have accepted and not ended.", func() float64 { return float64(m.inFlight.Load()) })
 	for _, o := range []string{outcomeOK, outcomeRefused, outcomeDraining, outcomeHandedOver, outcomeCancelled, outcomeDeadline, outcomeInvalid, outcomeFailed} {
 		m.requests.WithLabelValues(o)
 	}
@@ -52,21 +54,29 @@ func newMetrics(r *obs.Registry, inFlight func() float64) *metrics {
 	return m
 }
 
-func (m *metrics) request(outcome string) {
+func (m *Metrics) request(outcome string) {
 	if m != nil {
 		m.requests.WithLabelValues(outcome).Inc()
 	}
 }
 
-func (m *metrics) drain(outcome string) {
+func (m *Metrics) drain(outcome string) {
 	if m != nil {
 		m.drains.WithLabelValues(outcome).Inc()
 	}
 }
 
-func (m *metrics) setReady(v float64) {
+// isReady notes that a worker has become ready (1), or is not any more (-1).
+func (m *Metrics) isReady(change float64) {
 	if m != nil {
-		m.ready.Set(v)
+		m.ready.Add(change)
+	}
+}
+
+// begun notes that a worker has so many more requests in progress.
+func (m *Metrics) begun(change int64) {
+	if m != nil {
+		m.inFlight.Add(change)
 	}
 }
 

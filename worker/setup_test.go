@@ -92,7 +92,7 @@ func (c *cluster) start(host string, id dynamo.WorkerID, change func(*worker.Con
 		Card: &discovery.Card{Card: e.Card(), Format: discovery.CardFormat, Role: "aggregated", Ranks: 1, Migration: "replay"},
 	}
 	h.config.Engine, h.config.Store, h.config.Server = e, c.store.Handle(), server
-	h.config.Listeners, h.config.Registry = []net.Listener{l}, h.registry
+	h.config.Listeners, h.config.Metrics = []net.Listener{l}, worker.NewMetrics(h.registry)
 	h.config.Ready = func() { close(h.ready) }
 	if change != nil {
 		change(&h.config)

@@ -44,6 +44,7 @@ import (
 const (
 	StateStarting = "starting"
 	StateReady    = "ready"
+	StateDown     = "down" // ready, but for its engine, which is away for the moment
 	StateDraining = "draining"
 	StateStopped  = "stopped"
 )
@@ -52,7 +53,7 @@ const (
 type Worker struct {
 	config   Config
 	log      *slog.Logger
-	metrics  *metrics
+	metrics  *Metrics
 	service  *remote.Service
 	bus      *event.RPC
 	reporter *event.LoadReporter
@@ -68,6 +69,7 @@ type Worker struct {
 		registered bool
 		refusing   bool          // no new requests
 		requests   int           // accepted and not ended
+		fault      string        // why the engine lost the last one; empty if it served it
 		idle       chan struct{} // closed at requests == 0, once somebody waits for it
 	}
 }
@@ -81,7 +83,7 @@ func New(c Config) (*Worker, error) {
 	w := &Worker{config: c, began: time.Now(), log: obs.For(c.Logger, "worker").With(obs.KeyWorker, c.Instance.ID)}
 	w.mu.state = StateStarting
 	w.leaving, w.leave = context.WithCancelCause(context.Background())
-	w.metrics = newMetrics(c.Registry, func() float64 { return float64(w.inProgress()) })
+	w.metrics = c.Metrics
 	lc := event.DefaultLoadConfig()
 	lc.Worker, lc.Epoch, lc.Load, lc.Logger, lc.Metrics = c.Instance.ID, c.Instance.Epoch, w.load, c.Logger, c.EventMetrics
 	var err error
@@ -106,7 +108,10 @@ func (w *Worker) Status() remote.Status {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	s.State, s.Requests, s.Registered = w.mu.state, w.mu.requests, w.mu.registered
+	s.State, s.Requests, s.Registered, s.Fault = w.mu.state, w.mu.requests, w.mu.registered, w.mu.fault
+	if s.State == StateReady && s.Load.Down {
+		s.State = StateDown
+	}
 	return s
 }
 

@@ -105,7 +105,7 @@ func (w *workers) around(ctx context.Context, front *node.Node, n int, ready fun
 // workerArgs is the command line of the workers: what serve was given and workers
 // understand, and where to find the frontend.
 func (c *serveCmd) workerArgs(a *app, kctx *kong.Context, ref, name string) []string {
-	own := []string{"addr-file", "pprof", "threads", "model-name", "rpc-port", "system-port", "worker-id", "discovery-backend", "run-dir"}
+	own := []string{"addr-file", "pprof", "threads", "model-name", "rpc-port", "system-port", "worker-id", "discovery-backend", "run-dir", "num-workers"}
 	args := []string{"worker", ref, "--with-parent", "--discovery-backend=" + c.DiscoveryBackend, "--run-dir=" + c.RunDir}
 	var worker *kong.Node
 	for _, n := range kctx.Model.Children {

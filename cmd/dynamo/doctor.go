@@ -23,14 +23,16 @@ import (
 )
 
 type doctorCmd struct {
-	Model        string `arg:"" optional:"" help:"With --engine-url: the model whose tokenizer and template are compared with the server's. Default: smollm2 ($DYN_MODEL)."`
-	EngineURL    string `name:"engine-url" help:"Look at this vLLM server instead of the machine, as http://HOST:PORT." placeholder:"URL" oneoff:""`
-	EngineAPIKey string `name:"engine-api-key" help:"Its API key." placeholder:"KEY" secret:""`
-	EngineEvents string `help:"ZMQ endpoint of its KV events, where it does not say itself." placeholder:"ENDPOINT"`
-	EngineReplay string `help:"ZMQ endpoint of their replay." placeholder:"ENDPOINT"`
-	EngineTopic  string `help:"Their topic." placeholder:"TOPIC"`
-	HTTPHost     string `name:"http-host" help:"Address serve would listen on." default:"127.0.0.1" placeholder:"HOST"`
-	HTTPPort     uint16 `name:"http-port" help:"Port serve would listen on." default:"8000" placeholder:"PORT"`
+	Model          string `arg:"" optional:"" help:"With --engine-url: the model whose tokenizer and template are compared with the server's. Default: smollm2 ($DYN_MODEL)."`
+	EngineURL      string `name:"engine-url" help:"Look at this vLLM server instead of the machine, as http://HOST:PORT." placeholder:"URL" oneoff:""`
+	EngineAPIKey   string `name:"engine-api-key" help:"Its API key." placeholder:"KEY" secret:""`
+	EngineEvents   string `help:"ZMQ endpoint of its KV events, where it does not say itself." placeholder:"ENDPOINT"`
+	EngineReplay   string `help:"ZMQ endpoint of their replay." placeholder:"ENDPOINT"`
+	EngineTopic    string `help:"Their topic." placeholder:"TOPIC"`
+	EngineCA       string `name:"engine-ca" help:"PEM file of the certificates that an https server is trusted by." placeholder:"FILE"`
+	EngineInsecure bool   `help:"Take any certificate of it: for tests." negatable:""`
+	HTTPHost       string `name:"http-host" help:"Address serve would listen on." default:"127.0.0.1" placeholder:"HOST"`
+	HTTPPort       uint16 `name:"http-port" help:"Port serve would listen on." default:"8000" placeholder:"PORT"`
 }
 
 // What doctor wants to see for the default model.
@@ -116,6 +118,7 @@ func (c *doctorCmd) lookAtEngine(ctx context.Context, a *app, h *hub.Hub) error 
 	cfg := a.nodeConfig(nil)
 	cfg.ModelPath = m.Path
 	cfg.Foreign.URL, cfg.Foreign.APIKey = c.EngineURL, c.EngineAPIKey
+	cfg.Foreign.CA, cfg.Foreign.Insecure = c.EngineCA, c.EngineInsecure
 	cfg.Foreign.Events, cfg.Foreign.Replay, cfg.Foreign.Topic = c.EngineEvents, c.EngineReplay, c.EngineTopic
 	probes, err := node.ProbeEngine(ctx, cfg)
 	var all []finding

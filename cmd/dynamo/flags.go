@@ -126,6 +126,13 @@ func (b byteSize) String() string {
 	return strconv.FormatInt(int64(b), 10)
 }
 
+// addresses is a list whose flag may be repeated; as text its parts are separated by
+// commas.
+type addresses []string
+
+// String writes the list as it is read.
+func (a addresses) String() string { return strings.Join(a, ",") }
+
 // mib writes a number of bytes for people.
 func mib(n int64) string {
 	switch {

@@ -22,12 +22,20 @@ type httpFlags struct {
 	Pprof          bool          `help:"Serve Go's profiles under /debug/pprof." negatable:""`
 	BodyLimit      byteSize      `help:"Largest request body." default:"16MiB" placeholder:"SIZE"`
 	DrainTimeout   time.Duration `help:"How long running answers may take to end after SIGTERM or Ctrl-C." default:"30s"`
+
+	RequestTrace          string   `help:"File in which each request is recorded as it ends: times, lengths and keyed hashes of prompt blocks, never text. For dynamo trace and dynamo bench." placeholder:"FILE"`
+	RequestTraceKeyFile   string   `help:"File with a secret key for the hashes, of at least 16 bytes; recordings under one key can be joined. Default: a random key that nobody keeps." placeholder:"FILE"`
+	RequestTraceBlockSize int      `help:"Tokens of a block that gets a hash; 0 is the model's KV block." default:"0" placeholder:"N"`
+	RequestTraceRoll      byteSize `help:"Size at which a file is full; it is kept as FILE.000001.gz and so on." default:"256MiB" placeholder:"SIZE"`
+	RequestTraceFiles     int      `help:"Full files that are kept." default:"16" placeholder:"N"`
 }
 
 func (f *httpFlags) apply(c *node.Config) {
 	c.AddrFile, c.APIKey, c.APIKeysFile = f.AddrFile, f.APIKey, f.APIKeys
 	c.MaxQueue, c.BodyLimitBytes, c.DrainTimeout = f.MaxQueue, int64(f.BodyLimit), f.DrainTimeout
 	c.MaxWait, c.RequestTimeout, c.Pprof = f.MaxWait, f.RequestTimeout, f.Pprof
+	c.Recording.Path, c.RecordingKeyFile = f.RequestTrace, f.RequestTraceKeyFile
+	c.Recording.BlockSize, c.Recording.RollBytes, c.Recording.Files = f.RequestTraceBlockSize, int64(f.RequestTraceRoll), f.RequestTraceFiles
 }
 
 // frontendCmd is the frontend alone: HTTP for the workers of a cluster.

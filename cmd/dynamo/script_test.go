@@ -41,7 +41,7 @@ func TestScripts(t *testing.T) {
 			return fixture.TinyModel(filepath.Join(e.WorkDir, "tiny"))
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"waitfile": waitFile, "http": request, "occupy": occupy, "ownonly": ownOnly, "sigterm": sigterm, "hold": hold, "ready": ready, "eventually": eventually, "closed": closed,
+			"waitfile": waitFile, "http": request, "occupy": occupy, "ownonly": ownOnly, "sigterm": sigterm, "hold": hold, "ready": ready, "eventually": eventually, "closed": closed, "url": urlOf,
 		},
 	})
 }
@@ -152,6 +152,14 @@ func hold(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Defer(func() { resp.Body.Close() })
 	_, err = io.ReadFull(resp.Body, make([]byte, 1))
 	ts.Check(err)
+}
+
+// urlOf ADDRFILE VAR sets VAR to the base address of a server.
+func urlOf(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: url ADDRFILE VAR")
+	}
+	ts.Setenv(args[1], "http://"+strings.TrimSpace(ts.ReadFile(args[0])))
 }
 
 // closed ADDRFILE waits until nobody accepts connections there.

@@ -20,31 +20,34 @@ import (
 
 // engineFlags describe the model's engine, wherever it runs.
 type engineFlags struct {
-	Engine        string        `help:"native computes the model in this process; vllm is an unmodified vLLM server, attached to (--engine-url) or started here; openai is any server of OpenAI's API, in text; echo answers with the prompt's own tokens, for tests and for measuring everything but the model." enum:"native,vllm,openai,echo" default:"native"`
-	EngineURL     string        `name:"engine-url" help:"Running server to attach to, as http://HOST:PORT, for --engine vllm and openai." placeholder:"URL"`
-	EngineCommand string        `help:"vllm executable that --engine vllm starts where there is no --engine-url; arguments after -- go to 'vllm serve'." default:"vllm" placeholder:"FILE"`
-	EngineModel   string        `help:"What the server of --engine openai calls the model. Default: the name it is served under here." placeholder:"NAME"`
-	EngineAPIKey  string        `name:"engine-api-key" help:"API key of the server of --engine-url. Better set in the environment." placeholder:"KEY" secret:""`
-	EngineTimeout time.Duration `help:"How long the server of --engine openai may send nothing while a request waits for it; 0 is no limit." default:"2m"`
-	EngineEvents  string        `help:"ZMQ endpoint of the engine's KV events, where it does not say itself, as tcp://HOST:PORT." placeholder:"ENDPOINT"`
-	EngineReplay  string        `help:"ZMQ endpoint of their replay." placeholder:"ENDPOINT"`
-	EngineTopic   string        `help:"Their topic." placeholder:"TOPIC"`
-	EchoITL       time.Duration `name:"echo-itl" help:"Time between two tokens of the echo engine; 0 answers at once." default:"0s"`
-	ModelName     string        `help:"Name the model is served under. Default: the alias, org/name, or the file's base name." placeholder:"NAME"`
-	ChatTemplate  string        `help:"Jinja file to use instead of the model's own chat template." placeholder:"FILE"`
-	ContextLength int           `help:"Longest sequence, prompt and answer, in tokens. 0: what the model was made for." default:"0" placeholder:"TOKENS"`
-	Precision     string        `help:"int8 rounds activations to 8 bits where that is faster; f32 computes in full precision." enum:"int8,f32" default:"int8"`
-	KernelLevel   string        `help:"Instruction set of the kernels: auto, or one that 'dynamo doctor' lists." default:"auto" placeholder:"LEVEL"`
-	Threads       int           `help:"Threads that compute. 0: one per CPU (${threads} here)." default:"0" placeholder:"N"`
-	KVCacheBytes  byteSize      `name:"kv-cache-bytes" help:"Memory for the KV cache, as 512MiB or 4GiB. auto: a quarter of the free memory, at most 16 full contexts." default:"auto" placeholder:"SIZE"`
-	PrefixCaching bool          `help:"Keep the KV of ended requests and reuse it where a prompt begins alike." default:"true" negatable:""`
-	StepTokens    int           `help:"Tokens computed in one step of the batch; smaller steps keep the pace of running answers while long prompts are read." default:"512" placeholder:"TOKENS"`
-	MaxRunning    int           `help:"Requests computed at once." default:"64" placeholder:"N"`
+	Engine         string        `help:"native computes the model in this process; vllm is an unmodified vLLM server, attached to (--engine-url) or started here; openai is any server of OpenAI's API, in text; mocker schedules and caches like native and lets the time of a GPU pass, but computes nothing; echo answers with the prompt's own tokens, for tests and for measuring everything but the model." enum:"native,vllm,openai,mocker,echo" default:"native"`
+	EngineURL      addresses     `name:"engine-url" help:"Running server to attach to, as http://HOST:PORT, for --engine vllm and openai. Given several times, or several separated by commas, 'dynamo serve' spreads requests over all of them." placeholder:"URL"`
+	EngineCommand  string        `help:"vllm executable that --engine vllm starts where there is no --engine-url; arguments after -- go to 'vllm serve'." default:"vllm" placeholder:"FILE"`
+	EngineModel    string        `help:"What the server of --engine openai calls the model. Default: the name it is served under here." placeholder:"NAME"`
+	EngineAPIKey   string        `name:"engine-api-key" help:"API key of the server of --engine-url, or the one that a vllm started here demands. Better set in the environment." placeholder:"KEY" secret:""`
+	EngineCA       string        `name:"engine-ca" help:"PEM file of the certificates that the server of an https --engine-url is trusted by. Default: the machine's." placeholder:"FILE"`
+	EngineInsecure bool          `help:"Take any certificate of an https --engine-url, of whoever shows it: for tests." negatable:""`
+	EngineTimeout  time.Duration `help:"How long the server of --engine openai may send nothing while a request waits for it; 0 is no limit." default:"2m"`
+	EngineEvents   string        `help:"ZMQ endpoint of the engine's KV events, where it does not say itself, as tcp://HOST:PORT." placeholder:"ENDPOINT"`
+	EngineReplay   string        `help:"ZMQ endpoint of their replay." placeholder:"ENDPOINT"`
+	EngineTopic    string        `help:"Their topic." placeholder:"TOPIC"`
+	EchoITL        time.Duration `name:"echo-itl" help:"Time between two tokens of the echo engine; 0 answers at once." default:"0s"`
+	ModelName      string        `help:"Name the model is served under. Default: the alias, org/name, or the file's base name." placeholder:"NAME"`
+	ChatTemplate   string        `help:"Jinja file to use instead of the model's own chat template." placeholder:"FILE"`
+	ContextLength  int           `help:"Longest sequence, prompt and answer, in tokens. 0: what the model was made for." default:"0" placeholder:"TOKENS"`
+	Precision      string        `help:"int8 rounds activations to 8 bits where that is faster; f32 computes in full precision." enum:"int8,f32" default:"int8"`
+	KernelLevel    string        `help:"Instruction set of the kernels: auto, or one that 'dynamo doctor' lists." default:"auto" placeholder:"LEVEL"`
+	Threads        int           `help:"Threads that compute. 0: one per CPU (${threads} here)." default:"0" placeholder:"N"`
+	KVCacheBytes   byteSize      `name:"kv-cache-bytes" help:"Memory for the KV cache, as 512MiB or 4GiB. auto: a quarter of the free memory, at most 16 full contexts." default:"auto" placeholder:"SIZE"`
+	PrefixCaching  bool          `help:"Keep the KV of ended requests and reuse it where a prompt begins alike." default:"true" negatable:""`
+	StepTokens     int           `help:"Tokens computed in one step of the batch; smaller steps keep the pace of running answers while long prompts are read." default:"512" placeholder:"TOKENS"`
+	MaxRunning     int           `help:"Requests computed at once." default:"64" placeholder:"N"`
 }
 
 // serveFlags are the configuration of serve.
 type serveFlags struct {
 	engineFlags
+	mockerFlags
 	httpFlags
 	clusterFlags
 	routingFlags
@@ -71,7 +74,10 @@ func (c *serveCmd) Run(a *app, kctx *kong.Context) error {
 	if err != nil {
 		return err
 	}
-	cfg := c.config(a, log)
+	cfg, err := c.config(a, log)
+	if err != nil {
+		return err
+	}
 	cfg.Progress = view.step
 	if err := errors.Join(cfg.Validate(), c.checkWorkers(a)); err != nil {
 		return asUsage(err)
@@ -124,6 +130,9 @@ func (c *serveFlags) checkWorkers(a *app) error {
 	if c.NumWorkers < 0 || c.NumWorkers > maxWorkers {
 		return fmt.Errorf("--num-workers is %d; it must be 0 to %d", c.NumWorkers, maxWorkers)
 	}
+	if c.ownProcesses() && len(c.EngineURL) > 1 {
+		return fmt.Errorf("--num-workers is %d and --engine-url is there %d times; there is one engine for each server: leave --num-workers out, or start a 'dynamo worker' for each", c.NumWorkers, len(c.EngineURL))
+	}
 	if a.settings.given["discovery-backend"] && !c.ownProcesses() {
 		return errors.New("--discovery-backend: the engines run in this process, where nothing is to be found; give --num-workers, or start 'dynamo frontend' and 'dynamo worker'")
 	}
@@ -161,8 +170,11 @@ func (c *serveCmd) serve(ctx context.Context, h *hub.Hub, ref string, cfg node.C
 // apply sets the engine's part of a node's configuration.
 func (f *engineFlags) apply(c *node.Config) {
 	c.Engine, c.EchoITL = f.Engine, f.EchoITL
-	c.Foreign.URL, c.Foreign.Command, c.Foreign.Model, c.Foreign.APIKey = f.EngineURL, f.EngineCommand, f.EngineModel, f.EngineAPIKey
-	c.Foreign.Timeout = f.EngineTimeout
+	if len(f.EngineURL) > 0 {
+		c.Foreign.URL, c.Foreign.MoreURLs = f.EngineURL[0], f.EngineURL[1:]
+	}
+	c.Foreign.Command, c.Foreign.Model, c.Foreign.APIKey = f.EngineCommand, f.EngineModel, f.EngineAPIKey
+	c.Foreign.Timeout, c.Foreign.CA, c.Foreign.Insecure = f.EngineTimeout, f.EngineCA, f.EngineInsecure
 	c.Foreign.Events, c.Foreign.Replay, c.Foreign.Topic = f.EngineEvents, f.EngineReplay, f.EngineTopic
 	c.ModelName, c.ChatTemplate, c.ContextLength = f.ModelName, f.ChatTemplate, f.ContextLength
 	c.Precision, c.KernelLevel, c.Threads = f.Precision, f.KernelLevel, f.Threads
@@ -170,15 +182,18 @@ func (f *engineFlags) apply(c *node.Config) {
 	c.StepTokens, c.MaxRunning = f.StepTokens, f.MaxRunning
 }
 
-func (c *serveCmd) config(a *app, log *slog.Logger) node.Config {
+func (c *serveCmd) config(a *app, log *slog.Logger) (node.Config, error) {
 	cfg := a.nodeConfig(log)
 	c.engineFlags.apply(&cfg)
 	c.httpFlags.apply(&cfg)
 	c.clusterFlags.apply(&cfg.Cluster)
 	c.routingFlags.apply(&cfg.Cluster)
 	c.tracingFlags.apply(&cfg)
-	cfg.Engines = max(c.NumWorkers, 1)
-	return cfg
+	cfg.Engines = c.NumWorkers
+	if cfg.Engines == 0 {
+		cfg.Engines = max(len(c.EngineURL), 1)
+	}
+	return cfg, a.mock(&c.mockerFlags, &cfg)
 }
 
 // ready is what serve prints once it serves: what, where, and a request to try.

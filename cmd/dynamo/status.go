@@ -90,7 +90,10 @@ func describe(w *node.WorkerStatus) workerLine {
 		return l
 	}
 	s := &w.Status
-	l.State, l.Running, l.Waiting = s.State, s.Load.Running, s.Load.Waiting
+	l.State, l.Running, l.Waiting, l.Error = s.State, s.Load.Running, s.Load.Waiting, s.Fault
+	if s.Fault != "" || s.Load.Down {
+		l.State = "failing"
+	}
 	l.KVUsed, l.KVBlocks = s.Load.KVUsed, s.Load.KVBlocks
 	return l
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -40,6 +41,9 @@ func workerFlagKinds(app *kong.Node) map[string]bool {
 	return kinds
 }
 
+// vllmsOwn are the flags that our worker has for its mocker and vLLM for itself.
+var vllmsOwn = []string{"block-size", "num-gpu-blocks-override", "data-parallel-size"}
+
 // vllmArgs sorts the arguments of the reference's module into those of our worker
 // and those of vLLM, which stand behind --. Names that both know are ours, but for
 // those that only make sense to vLLM.
@@ -56,6 +60,7 @@ func vllmArgs(args []string, worker map[string]bool) ([]string, error) {
 			continue
 		}
 		alone, known := worker[name]
+		known = known && !slices.Contains(vllmsOwn, name)
 		wants := name == "model" || name == "served-model-name" || known && !alone
 		if wants && !joined {
 			if i++; i == len(args) {

@@ -8,12 +8,13 @@ import (
 
 // The reference's quick start works with the module's name replaced.
 func TestVLLMArgs(t *testing.T) {
-	worker := map[string]bool{"engine-command": false, "discovery-backend": false, "store-kv": false, "namespace": false, "rpc-unix": true, "model-name": false}
+	worker := map[string]bool{"engine-command": false, "discovery-backend": false, "store-kv": false, "namespace": false, "rpc-unix": true, "model-name": false, "block-size": false}
 	for _, c := range []struct{ in, want, err string }{
 		{in: `--model M --store-kv file --kv-events-config {"a":1}`, want: `worker --store-kv=file --engine=vllm M -- --kv-events-config {"a":1}`},
 		{in: `--max-model-len 2048 --model=M --enforce-eager`, want: `worker --engine=vllm M -- --max-model-len 2048 --enforce-eager`},
 		{in: `--model M --served-model-name n --no-such=1`, want: `worker --model-name=n --engine=vllm M -- --no-such=1`},
 		{in: `--model M --rpc-unix --namespace a -- --store-kv x`, want: `worker --rpc-unix --namespace=a --engine=vllm M -- --store-kv x`},
+		{in: `--model M --block-size 32 --data-parallel-size=2`, want: `worker --engine=vllm M -- --block-size 32 --data-parallel-size=2`},
 		{in: `--store-kv file`, err: "--model is missing"},
 		{in: `--model`, err: "wants a value"},
 	} {

@@ -20,16 +20,19 @@ type placeFlags struct {
 	RPCUnix      bool   `name:"rpc-unix" help:"Also listen on a Unix socket in the run directory, for frontends of this host." default:"true" negatable:""`
 	SystemHost   string `help:"Address of the health and metrics server." default:"127.0.0.1" placeholder:"HOST"`
 	SystemPort   int    `help:"Port of a worker's health and metrics server (/health, /live, /metrics); 0 takes a free one, -1 is none." default:"-1" placeholder:"PORT"`
+	WeightsID    string `name:"weights-id" help:"Name of the weights, of your choice. Workers of one model's name that were started with the same one serve it together even if their engines, formats or arithmetic differ, and answers go on from one to another: give it only to workers of the same weights. Default: only workers that are alike in everything do." placeholder:"NAME"`
 	Labels       string `help:"Labels of this worker's place, as zone=a,rack=7." placeholder:"KEY=VALUE,…"`
 }
 
 // workerFlags are the configuration of a worker.
 type workerFlags struct {
 	engineFlags
+	mockerFlags
 	clusterFlags
 	tracingFlags
 	placeFlags
 
+	NumWorkers   int           `help:"Workers in this process, each as if it were alone; more than 1 with --engine mocker or echo." default:"1" placeholder:"N" oneoff:""`
 	AddrFile     string        `help:"File the bound address is written to once requests are served." placeholder:"FILE"`
 	DrainTimeout time.Duration `help:"How long running answers may take to end after SIGTERM or 'dynamo drain'; those left are handed over to other workers." default:"30s"`
 	Pprof        bool          `help:"Serve Go's profiles under /debug/pprof of the health and metrics server." negatable:""`
@@ -86,7 +89,11 @@ func (c *workerCmd) Run(a *app) error {
 	}
 	cfg.Ready = func(r node.Ready) {
 		view.end()
-		fmt.Fprintf(a.stdout, "ready: worker %s serves %s at %s (%s; %.1f s)\n", r.Worker, r.Card.Model, r.Addr, r.Describe(), time.Since(began).Seconds())
+		if r.Workers > 1 {
+			fmt.Fprintf(a.stdout, "ready: %d workers serve %s (%s; %.1f s)\n", r.Workers, r.Card.Model, r.Describe(), time.Since(began).Seconds())
+		} else {
+			fmt.Fprintf(a.stdout, "ready: worker %s serves %s at %s (%s; %.1f s)\n", r.Worker, r.Card.Model, r.Addr, r.Describe(), time.Since(began).Seconds())
+		}
 		if cfg.Listener != nil {
 			fmt.Fprintf(a.stdout, "look:  curl %s/health and /metrics\n", httpURL(cfg.Listener.Addr().String()))
 		}
@@ -98,11 +105,14 @@ func (c *workerCmd) config(a *app, log *slog.Logger) (cfg node.Config, err error
 	cfg = a.nodeConfig(log)
 	cfg.Role = node.RoleWorker
 	c.engineFlags.apply(&cfg)
+	if err := a.mock(&c.mockerFlags, &cfg); err != nil {
+		return cfg, err
+	}
 	c.clusterFlags.apply(&cfg.Cluster)
 	c.tracingFlags.apply(&cfg)
 	cfg.AddrFile, cfg.DrainTimeout, cfg.Pprof = c.AddrFile, c.DrainTimeout, c.Pprof
 	cfg.Worker = node.WorkerConfig{
-		Host: c.RPCHost, Port: c.RPCPort, Advertise: c.RPCAdvertise, Unix: c.RPCUnix,
+		Count: c.NumWorkers, Host: c.RPCHost, Port: c.RPCPort, Advertise: c.RPCAdvertise, Unix: c.RPCUnix, Weights: c.WeightsID,
 	}
 	if cfg.Worker.Labels, err = parseLabels(c.Labels); err != nil {
 		return cfg, usageError{error: err}

@@ -16,7 +16,7 @@ type Answer struct {
 	Logprobs       []dynamo.TokenLogprob
 	PromptLogprobs []dynamo.TokenLogprob
 	Chunks         int
-	Cached         int // of the first chunk
+	Cached         int // of the first chunk; the usage's is the count
 	Finish         dynamo.FinishReason
 	Usage          dynamo.Usage
 }
@@ -85,6 +85,8 @@ func (a *Answer) add(c *dynamo.Chunk) error {
 		}
 	case len(c.PromptLogprobs) > 0:
 		return errors.New("law broken: prompt logprobs after the first chunk")
+	case c.Cached != 0:
+		return errors.New("law broken: cached tokens on a chunk that is not the first")
 	case len(c.Tokens) == 0 && c.Finish == dynamo.FinishNone:
 		return errors.New("law broken: a chunk with nothing in it")
 	}
@@ -108,7 +110,7 @@ func (a *Answer) check(r *dynamo.Request) error {
 		return fmt.Errorf("law broken: usage counts %d generated ids, delivered %d after %d resumed", a.Usage.Completion, len(a.Tokens), len(r.Resume))
 	case a.Usage.Prompt != len(r.Tokens):
 		return fmt.Errorf("law broken: usage counts a prompt of %d ids, it has %d", a.Usage.Prompt, len(r.Tokens))
-	case a.Usage.Cached != a.Cached || a.Cached < 0 || a.Cached > len(r.Tokens):
+	case a.Cached < 0 || a.Cached > a.Usage.Cached || a.Usage.Cached > len(r.Tokens):
 		return fmt.Errorf("law broken: %d cached tokens on the first chunk, %d in the usage, of a prompt of %d", a.Cached, a.Usage.Cached, len(r.Tokens))
 	case whole > max(r.MaxTokens, len(r.Resume)):
 		return fmt.Errorf("law broken: %d ids generated, at most %d allowed", whole, r.MaxTokens)

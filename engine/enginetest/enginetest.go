@@ -31,6 +31,9 @@ type Subject struct {
 	// Prompt returns a prompt of n valid ids, the same for the same n, with no id
 	// of Card.EOS in it. Prompts of different lengths should differ early.
 	Prompt func(n int) []dynamo.TokenID
+	// Text returns the text of generated ids; nil will do if the card claims no
+	// restricted answers (Card.Guided).
+	Text func(ids []dynamo.TokenID) string
 	// Idle returns an error if the engine still holds anything for a request
 	// (queued, running, blocks in use). The suite asks it the moment a sequence
 	// has ended. nil: not asked.
@@ -39,9 +42,10 @@ type Subject struct {
 
 // Limits of what the suite waits for and asks.
 const (
-	patience   = 30 * time.Second // for a single request
-	answerIDs  = 10               // length of a usual answer
-	longPrompt = 1100             // contexts above it are not filled: it would take too long
+	patience      = 30 * time.Second // for a single request
+	answerIDs     = 10               // length of a usual answer
+	restrictedIDs = 60               // length of an answer that its restriction ends earlier
+	longPrompt    = 1100             // contexts above it are not filled: it would take too long
 )
 
 // Run tests the engine that open returns, once per part of the suite. open
@@ -69,13 +73,15 @@ func Run(t *testing.T, open func(t *testing.T) Subject) {
 		{"Seed", testSeed},
 		{"Logprobs", testLogprobs},
 		{"PromptLogprobs", testPromptLogprobs},
+		{"Adapters", testAdapters},
+		{"Guided", testGuided},
 		{"Invalid", testInvalid},
 	} {
 		t.Run(part.name, func(t *testing.T) {
 			before := runtime.NumGoroutine()
 			t.Run("engine", func(t *testing.T) {
 				s := open(t)
-				if s.Card.TextOnly && part.name != "Form" {
+				if s.Card.TextOnly && part.name != "Form" && part.name != "Guided" {
 					s.Engine = Texts(s.Engine)
 				}
 				part.test(t, s)

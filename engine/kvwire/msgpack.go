@@ -193,19 +193,23 @@ func (r *reader) tokens(dst []dynamo.TokenID, n int) (_ []dynamo.TokenID, plain 
 	dst = slices.Grow(dst, n)[:at+n]
 	b, i, out := r.b, r.i, dst[at:]
 	for k := 0; k < len(out); k++ {
-		// Nearly all ids are of 16 bits, cd and the id: four of them are in twelve
-		// bytes, which two words hold.
-		for len(out)-k > 4 && len(b)-i >= 12 {
-			v, w := binary.BigEndian.Uint64(b[i:]), binary.BigEndian.Uint64(b[i+4:])
-			if v&0xff0000ff0000ff00 != 0xcd0000cd0000cd00 || byte(w>>16) != 0xcd {
+		// Nearly all ids are of 16 bits, cd and the id: eight of them are in three
+		// words.
+		for len(out)-k > 8 && len(b)-i >= 24 {
+			p, eight := (*[24]byte)(b[i:]), (*[8]dynamo.TokenID)(out[k:])
+			u, v, w := binary.BigEndian.Uint64(p[:8]), binary.BigEndian.Uint64(p[8:16]), binary.BigEndian.Uint64(p[16:])
+			if (u^0xcd0000cd0000cd00)&0xff0000ff0000ff00|(v^0x00cd0000cd0000cd)&0x00ff0000ff0000ff|(w^0x0000cd0000cd0000)&0x0000ff0000ff0000 != 0 {
 				break
 			}
-			four := out[k : k+4 : k+4]
-			four[0] = dynamo.TokenID(v >> 40 & 0xffff)
-			four[1] = dynamo.TokenID(v >> 16 & 0xffff)
-			four[2] = dynamo.TokenID(w >> 24 & 0xffff)
-			four[3] = dynamo.TokenID(w & 0xffff)
-			k, i = k+4, i+12
+			eight[0] = dynamo.TokenID(u >> 40 & 0xffff)
+			eight[1] = dynamo.TokenID(u >> 16 & 0xffff)
+			eight[2] = dynamo.TokenID(u&0xff<<8 | v>>56)
+			eight[3] = dynamo.TokenID(v >> 32 & 0xffff)
+			eight[4] = dynamo.TokenID(v >> 8 & 0xffff)
+			eight[5] = dynamo.TokenID(w >> 48)
+			eight[6] = dynamo.TokenID(w >> 24 & 0xffff)
+			eight[7] = dynamo.TokenID(w & 0xffff)
+			k, i = k+8, i+24
 		}
 		if i+2 < len(b) && b[i] == 0xcd {
 			out[k] = dynamo.TokenID(binary.BigEndian.Uint16(b[i+1:]))
@@ -215,6 +219,11 @@ func (r *reader) tokens(dst []dynamo.TokenID, n int) (_ []dynamo.TokenID, plain 
 		if i < len(b) && b[i] < 0x80 {
 			out[k] = dynamo.TokenID(b[i])
 			i++
+			continue
+		}
+		if i+4 < len(b) && b[i] == 0xce { // the upper part of a large vocabulary
+			out[k] = dynamo.TokenID(binary.BigEndian.Uint32(b[i+1:]))
+			i += 5
 			continue
 		}
 		r.i = i

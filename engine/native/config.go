@@ -43,6 +43,8 @@ type Config struct {
 	// Aging is the waiting time worth one step of priority; 0 makes priorities
 	// strict. Default 10 s.
 	Aging time.Duration
+	// Observe hears of each step, as loop.Config.Observe does. nil: nobody does.
+	Observe func(actions []sched.Action, b *sched.Batch)
 	// Logger receives what an operator should know; nil discards it.
 	Logger *slog.Logger
 	// Events receives the KV cache's changes in order, in the loop's goroutine,

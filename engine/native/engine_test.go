@@ -14,6 +14,7 @@ import (
 	"github.com/dynamo-go/dynamo"
 	"github.com/dynamo-go/dynamo/engine"
 	"github.com/dynamo-go/dynamo/engine/enginetest"
+	"github.com/dynamo-go/dynamo/engine/loop"
 	"github.com/dynamo-go/dynamo/engine/sched"
 	"github.com/dynamo-go/dynamo/kvbm"
 )
@@ -62,7 +63,7 @@ func (h *hashing) run(entries []sched.Entry) error {
 	}
 	for i := range entries {
 		e := &entries[i]
-		if r := e.Ref.(*task).r.ID; e.Output == 0 && e.Sample {
+		if r := e.Ref.(*loop.Task).Request.ID; e.Output == 0 && e.Sample {
 			h.order = append(h.order, r)
 		}
 		for j, id := range e.Tokens {
@@ -430,7 +431,7 @@ func TestDrain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.kv = make([]uint64, e.config.Blocks*testBlock)
+	h.kv = make([]uint64, testConfig().Blocks*testBlock)
 	ran := make(chan error, 1)
 	answered := make(chan error, 3)
 	began := make(chan bool, 3)

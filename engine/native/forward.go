@@ -41,8 +41,8 @@ func New(c Config, m *model.Model) (*Engine, error) {
 		_ = cache.Close() // the error that matters is the other
 		return nil, err
 	}
-	if length := m.Config().ContextLength; e.card.ContextLength < length {
-		e.config.Logger.Info("context is shorter than the model's", obs.KeyTokens, e.card.ContextLength, obs.KeyModel, c.Name)
+	if length := m.Config().ContextLength; e.Card().ContextLength < length && c.Logger != nil {
+		c.Logger.Info("context is shorter than the model's", obs.KeyTokens, e.Card().ContextLength, obs.KeyModel, c.Name)
 	}
 	return e, nil
 }

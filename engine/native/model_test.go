@@ -1,14 +1,12 @@
 package native
 
 import (
-	"encoding/binary"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
 	"math/rand/v2"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -24,58 +22,11 @@ const tinyVocab, tinyContext = 320, 256
 // tinyFolder writes a random model of the Llama family in Hugging Face layout.
 func tinyFolder(t testing.TB) string {
 	t.Helper()
-	const hidden, ffn, heads, kvHeads, headDim, layers = 64, 96, 4, 2, 16, 2
-	random := rand.New(rand.NewPCG(42, 42))
-	header, data := map[string]any{}, []byte{}
-	tensor := func(name string, scale float64, shape ...int) {
-		begin := len(data)
-		for range elements(shape) {
-			data = binary.LittleEndian.AppendUint32(data, math.Float32bits(float32(random.NormFloat64()*scale)))
-		}
-		header[name] = map[string]any{"dtype": "F32", "shape": shape, "data_offsets": []int{begin, len(data)}}
-	}
-	tensor("model.embed_tokens.weight", 1, tinyVocab, hidden)
-	tensor("lm_head.weight", 0.3, tinyVocab, hidden)
-	tensor("model.norm.weight", 1, hidden)
-	for l := range layers {
-		at := fmt.Sprintf("model.layers.%d.", l)
-		tensor(at+"input_layernorm.weight", 1, hidden)
-		tensor(at+"post_attention_layernorm.weight", 1, hidden)
-		tensor(at+"self_attn.q_proj.weight", 0.2, heads*headDim, hidden)
-		tensor(at+"self_attn.k_proj.weight", 0.2, kvHeads*headDim, hidden)
-		tensor(at+"self_attn.v_proj.weight", 0.2, kvHeads*headDim, hidden)
-		tensor(at+"self_attn.o_proj.weight", 0.2, hidden, heads*headDim)
-		tensor(at+"mlp.gate_proj.weight", 0.2, ffn, hidden)
-		tensor(at+"mlp.up_proj.weight", 0.2, ffn, hidden)
-		tensor(at+"mlp.down_proj.weight", 0.2, hidden, ffn)
-	}
-	head, err := json.Marshal(header)
-	if err != nil {
-		t.Fatal(err)
-	}
-	config, err := json.Marshal(map[string]any{
-		"architectures": []string{"LlamaForCausalLM"}, "model_type": "llama", "hidden_size": hidden, "intermediate_size": ffn,
-		"num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": kvHeads, "head_dim": headDim,
-		"max_position_embeddings": tinyContext, "vocab_size": tinyVocab, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
-		"hidden_act": "silu", "tie_word_embeddings": false, "bos_token_id": 0, "eos_token_id": 1,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	dir := t.TempDir()
-	file := slices.Concat(binary.LittleEndian.AppendUint64(nil, uint64(len(head))), head, data)
-	if err := errors.Join(os.WriteFile(filepath.Join(dir, "model.safetensors"), file, 0o644), os.WriteFile(filepath.Join(dir, "config.json"), config, 0o644)); err != nil {
+	if err := fixture.TinyLlama(dir, fixture.Llama{Vocab: tinyVocab, Context: tinyContext, Layers: 2}); err != nil {
 		t.Fatal(err)
 	}
 	return dir
-}
-
-func elements(shape []int) int {
-	n := 1
-	for _, d := range shape {
-		n *= d
-	}
-	return n
 }
 
 func loadModel(t testing.TB, path string, p model.Precision, threads int) *model.Model {
@@ -260,17 +211,27 @@ func TestNewRefuses(t *testing.T) {
 	if got := e.Card(); got.ContextLength != tinyContext || got.VocabSize != tinyVocab || !slices.Equal(got.EOS, []dynamo.TokenID{1}) || got.NumericClass != "int8" {
 		t.Errorf("got card %+v", got)
 	}
-	e.free()
+	end(t, e)
 	c.Blocks = 2
 	if e, err = New(c, m); err != nil {
 		t.Fatal(err)
 	}
-	defer e.free()
+	defer end(t, e)
 	if got := e.Card().ContextLength; got != 32 {
 		t.Errorf("two blocks hold a context of %d, want 32", got)
 	}
 	_, err = enginetest.Collect(t.Context(), e, &dynamo.Request{Tokens: testPrompt(40), MaxTokens: 5})
 	if err == nil || !strings.Contains(err.Error(), "40") || !strings.Contains(err.Error(), "32") {
 		t.Errorf("a prompt that can never fit: got %v, want both numbers", err)
+	}
+}
+
+// end lets go of the KV cache of an engine that was never asked anything.
+func end(t *testing.T, e *Engine) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := e.Run(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("Run: %v", err)
 	}
 }

@@ -43,11 +43,6 @@ func (q *query) saw(id dynamo.TokenID) {
 	}
 }
 
-// ends says whether id, at the output position, ends the answer.
-func (q *query) ends(id dynamo.TokenID, position int) bool {
-	return position+1 >= q.r.MinTokens && slices.Contains(q.stops, id)
-}
-
 // adjust applies to the logits everything that comes before the temperature.
 func (q *query) adjust(row []float32, position int) {
 	p := &q.r.Sampling

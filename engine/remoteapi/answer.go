@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io"
 	"strconv"
+	"strings"
+	"sync"
 
 	"github.com/dynamo-go/dynamo"
 	"github.com/dynamo-go/dynamo/openai"
@@ -15,7 +17,7 @@ import (
 type answer struct {
 	e      *Engine
 	r      *dynamo.Request
-	body   *watched
+	body   watched
 	events *openai.Reader
 	json   *jsontext.Decoder
 	source bytes.Buffer // of json: the event being read
@@ -27,6 +29,7 @@ type answer struct {
 	done     bool // the stream has said that it is over
 	scratch  []byte
 	form     form
+	said     strings.Builder // chunks' texts, one after another: they share its memory
 }
 
 // form is an event with nothing but text in it. Most events of a stream differ in
@@ -49,11 +52,34 @@ func (f *form) match(dst, event []byte) (text []byte, ok bool) {
 	return dst, err == nil
 }
 
-func newAnswer(e *Engine, r *dynamo.Request, body io.ReadCloser, w *watch) *answer {
-	a := &answer{e: e, r: r, body: &watched{body, w}}
-	a.events = openai.NewReader(a.body, maxEventBytes)
+// answers keeps what reading an answer needs for the next one: buffers and the
+// decoder, which cost more than the reading of a short answer (BenchmarkGenerate).
+var answers = sync.Pool{New: func() any {
+	a := &answer{events: openai.NewReader(nil, maxEventBytes)}
 	a.json = jsontext.NewDecoder(&a.source)
 	return a
+}}
+
+func newAnswer(e *Engine, r *dynamo.Request, body io.ReadCloser, w *watch) *answer {
+	a := answers.Get().(*answer)
+	a.e, a.r, a.body = e, r, watched{body, w}
+	a.events.Reset(&a.body)
+	return a
+}
+
+// free gives a's memory to another answer; a must not be used any more. What one
+// huge event made large goes.
+func (a *answer) free() {
+	if cap(a.scratch)+cap(a.form.event)+a.source.Cap() > maxKeptBytes {
+		return
+	}
+	a.e, a.r, a.body = nil, nil, watched{}
+	a.events.Reset(nil)
+	a.source.Reset()
+	a.texts, a.finish, a.usage, a.hasUsage, a.done = 0, dynamo.FinishNone, dynamo.Usage{}, false, false
+	a.form = form{event: a.form.event[:0]}
+	a.said.Reset()
+	answers.Put(a)
 }
 
 // next returns the next chunk that holds anything. The end waits for the usage,
@@ -84,9 +110,20 @@ func (a *answer) next() (dynamo.Chunk, error) {
 		}
 		if len(text) > 0 && before == dynamo.FinishNone {
 			a.texts++
-			return dynamo.Chunk{Choice: a.r.Choice, Text: string(text)}, nil
+			return dynamo.Chunk{Choice: a.r.Choice, Text: a.text(text)}, nil
 		}
 	}
+}
+
+// text returns b as a string. Texts are short and many, so that they share memory.
+func (a *answer) text(b []byte) string {
+	if a.said.Cap()-a.said.Len() < len(b) {
+		a.said.Reset()
+		a.said.Grow(max(textBytes, len(b)))
+	}
+	from := a.said.Len()
+	a.said.Write(b)
+	return a.said.String()[from:]
 }
 
 func (a *answer) broken(err error) error {
@@ -110,13 +147,14 @@ func (a *answer) final() dynamo.Chunk {
 	return dynamo.Chunk{Choice: a.r.Choice, Finish: a.finish, Usage: u}
 }
 
-// close ends the stream: one that is over gives its connection back, any other
+// close ends the stream and the use of a: one that is over gives its connection back, any other
 // one ends with it, which is how servers hear of a cancelled request.
 func (a *answer) close() {
 	if a.done {
-		_, _ = io.CopyN(io.Discard, a.body, maxDrainBytes) // an error closes the connection
+		_, _ = io.CopyN(io.Discard, &a.body, maxDrainBytes) // an error closes the connection
 	}
 	_ = a.body.Close() // the answer is over
+	a.free()
 }
 
 // read takes what an event says and returns its text, valid until the next call.
@@ -213,7 +251,7 @@ func (a *answer) choices() (text []byte, err error) {
 		err := a.object(func(name string) error {
 			switch name {
 			case `"text"`:
-				return a.text(&a.scratch)
+				return a.piece(&a.scratch)
 			case `"finish_reason"`:
 				return a.reason()
 			}
@@ -227,8 +265,8 @@ func (a *answer) choices() (text []byte, err error) {
 	return a.scratch, err
 }
 
-// text appends a string, if it is one and not null.
-func (a *answer) text(dst *[]byte) error {
+// piece appends a string, if it is one and not null.
+func (a *answer) piece(dst *[]byte) error {
 	v, err := a.json.ReadValue()
 	if err != nil || v.Kind() == 'n' {
 		return err

@@ -1,6 +1,7 @@
 package remoteapi
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -41,6 +42,10 @@ type Config struct {
 	BlockSize int
 	// EOS lists the ids that end an answer, for the card; the server has its own.
 	EOS []dynamo.TokenID
+	// TLS is how the server of an https URL is told apart from others; nil trusts
+	// what the machine trusts. A Transport has its own. (--engine-ca,
+	// --engine-insecure)
+	TLS *tls.Config
 	// Transport carries requests; nil is one of net/http's own.
 	Transport http.RoundTripper
 	// Logger is told of requests at level debug; nil discards.

@@ -9,6 +9,10 @@
 // rendered reaches the server as it is. Without a tokenizer the ids themselves are
 // sent, which the API allows and a server with the same vocabulary understands.
 //
+// What restricts an answer (dynamo.Guided) goes out as response_format or as
+// vLLM's structured_outputs; whether a server heeds it is not known beforehand, and
+// nothing is checked behind it.
+//
 // Laws: what a client asks for and the server cannot do is refused or, for ids
 // that end an answer, left to the server; nothing the server sends is trusted to be
 // short, timely or well-formed; the engine owns no goroutine beyond those of

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"iter"
 	"log/slog"
 	"net"
@@ -25,9 +26,12 @@ type Engine struct {
 	model   string // at the server
 	client  http.Client
 	own     *http.Transport // nil if the transport is the caller's
+	ask     *http.Request   // what every request for an answer begins as
+	key     []string        // the Authorization header; nil without a key
 	log     *slog.Logger
 	running atomic.Int64
 	chunks  atomic.Uint64
+	salts   atomic.Bool // the server keeps prompts of different salts apart
 }
 
 var _ engine.Engine = (*Engine)(nil)
@@ -48,7 +52,14 @@ func New(c Config) (*Engine, error) {
 	e.card = engine.Card{
 		Model: c.Name, Engine: "openai", Revision: hex.EncodeToString(identity[:]),
 		ContextLength: c.ContextLength, BlockSize: c.BlockSize, VocabSize: c.VocabSize, EOS: c.EOS,
-		MaxTopLogprobs: -1, Sampling: true, TextOnly: true,
+		MaxTopLogprobs: -1, Sampling: true, TextOnly: true, Guided: slices.Clone(guidedKinds),
+	}
+	if c.APIKey != "" {
+		e.key = []string{"Bearer " + c.APIKey}
+	}
+	var err error
+	if e.ask, err = http.NewRequest(http.MethodPost, e.base+"/completions", http.NoBody); err != nil {
+		return nil, fmt.Errorf("--engine-url: %w", err)
 	}
 	e.client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	e.client.Transport = c.Transport
@@ -57,6 +68,7 @@ func New(c Config) (*Engine, error) {
 			Proxy: nil, DialContext: (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
 			ForceAttemptHTTP2: true, MaxIdleConns: maxIdle, MaxIdleConnsPerHost: maxIdle, IdleConnTimeout: time.Minute,
 			TLSHandshakeTimeout: 10 * time.Second, DisableCompression: true, MaxResponseHeaderBytes: maxHeaderBytes,
+			ReadBufferSize: readBytes, TLSClientConfig: c.TLS,
 		}
 		e.client.Transport = e.own
 	}

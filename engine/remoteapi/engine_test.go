@@ -61,6 +61,11 @@ func (f *fakeServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f.mu.headers = append(f.mu.headers, r.Header.Clone())
 	f.mu.Unlock()
 	w.Header().Set("Content-Type", "text/event-stream; charset=utf-8")
+	if text, restricted := heed(body); restricted {
+		fmt.Fprint(w, event(text[:len(text)/2]), event(text[len(text)/2:]))
+		fmt.Fprint(w, `data: {"choices":[{"index":0,"text":"","finish_reason":"stop"}]}`+"\n\ndata: [DONE]\n\n")
+		return
+	}
 	for i := range q.MaxTokens {
 		h := fnv.New32a()
 		fmt.Fprint(h, q.Prompt, i)
@@ -270,7 +275,11 @@ func TestErrors(t *testing.T) {
 		{"rate for ever", answers(429, map[string]string{"Retry-After": "4000000000"}, ""), dynamo.KindExhausted, "engine_rate_limit", time.Hour, nil},
 		{"invalid", answers(400, nil, `{"message":"bad top_k"}`), dynamo.KindInvalid, "", 0, []string{"bad top_k"}},
 		{"too long", answers(400, nil, `{"error":{"message":"maximum context length is 5"}}`), dynamo.KindInvalid, "context_length_exceeded", 0, nil},
-		{"internal", answers(500, nil, "<html>oops</html>"), dynamo.KindUnavailable, engine.CodeLost, 0, []string{"500"}},
+		{"internal", answers(500, nil, "<html>oops</html>"), dynamo.KindInternal, "", 0, []string{"500"}},
+		{"not implemented", answers(501, nil, `{"error":"no"}`), dynamo.KindInternal, "", 0, []string{"501", "no"}},
+		{"gateway", answers(502, nil, "<html>bad gateway</html>"), dynamo.KindUnavailable, engine.CodeLost, 0, []string{"502"}},
+		{"gateway's patience", answers(504, nil, ""), dynamo.KindUnavailable, engine.CodeLost, 0, []string{"504"}},
+		{"unprocessable", answers(422, nil, `{"detail":"min_p is unknown"}`), dynamo.KindInvalid, "", 0, []string{"min_p is unknown"}},
 		{"loading", answers(503, map[string]string{"Retry-After": "3"}, `{"error":{"code":503,"message":"Loading model"}}`), dynamo.KindUnavailable, engine.CodeLost, 3 * time.Second, []string{"Loading model"}},
 		{"redirect", answers(302, map[string]string{"Location": "https://else.where/v1"}, ""), dynamo.KindUnavailable, "", 0, []string{"https://else.where/v1"}},
 		{"no stream", answers(200, map[string]string{"Content-Type": "application/json"}, `{"choices":[]}`), dynamo.KindCorrupt, "", 0, []string{"application/json"}},
@@ -284,9 +293,9 @@ func TestErrors(t *testing.T) {
 		{"cut off", answers(200, stream, event("a")), dynamo.KindUnavailable, engine.CodeLost, 0, []string{"broke off"}},
 		{"nothing", answers(200, stream, ""), dynamo.KindUnavailable, engine.CodeLost, 0, nil},
 		{"aborted", answers(200, stream, `data: {"choices":[{"text":"","finish_reason":"abort"}]}`+"\n\n"), dynamo.KindUnavailable, engine.CodeLost, 0, nil},
-		{"error in the stream", answers(200, stream, `data: {"error":{"message":"out of memory","code":500}}`+"\n\n"), dynamo.KindUnavailable, engine.CodeLost, 0, []string{"out of memory"}},
+		{"error in the stream", answers(200, stream, `data: {"error":{"message":"out of memory","code":500}}`+"\n\n"), dynamo.KindInternal, "", 0, []string{"out of memory"}},
 		{"invalid in the stream", answers(200, stream, `data: {"error":{"message":"bad","code":"400"}}`+"\n\n"), dynamo.KindInvalid, "", 0, []string{"bad"}},
-		{"error as a string", answers(200, stream, `data: {"error":"boom"}`+"\n\n"), dynamo.KindUnavailable, engine.CodeLost, 0, []string{"boom"}},
+		{"error as a string", answers(200, stream, `data: {"error":"boom"}`+"\n\n"), dynamo.KindInternal, "", 0, []string{"boom"}},
 		{"hung up", http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }), dynamo.KindUnavailable, engine.CodeLost, 0, []string{"--engine-url"}},
 		{"hung up in the middle", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "text/event-stream")

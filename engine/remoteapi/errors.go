@@ -105,6 +105,11 @@ func (e *Engine) status(status int, words string, retry time.Duration) error {
 	}
 	err := e.lost(fmt.Sprintf("%s failed (status %d)%s", server, status, words), nil)
 	err.RetryAfter = retry
+	switch status {
+	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+	default: // what one server stumbles over may bring down the next, too
+		err.Kind, err.Code = dynamo.KindInternal, ""
+	}
 	return err
 }
 

@@ -25,6 +25,13 @@ const (
 	// readyPause is the first wait between two attempts to reach the server; it
 	// doubles up to readyPauseMax.
 	readyPause, readyPauseMax = 100 * time.Millisecond, 2 * time.Second
+	// maxKeptBytes bounds the memory that one answer leaves for the next; more goes.
+	maxKeptBytes = 64 << 10
+	// textBytes is how much of an answer's text shares one piece of memory.
+	textBytes = 512
+	// readBytes is what is read of a connection at once: a burst of some eighty
+	// tokens.
+	readBytes = 16 << 10
 	// usageWait bounds the wait for the usage of an answer that is complete; then
 	// it is counted here.
 	usageWait = time.Second

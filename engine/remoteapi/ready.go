@@ -19,11 +19,12 @@ import (
 
 // Ready waits until the server answers, and returns an error if it does so in a
 // way that will not do: it refuses the key or does not know the model. A server
-// without a list of models is believed to know it.
+// without a list of models is believed to know it. Its list tells what kind of server
+// it is: requests are made for that.
 func (e *Engine) Ready(ctx context.Context) error {
 	for wait := readyPause; ; wait = min(2*wait, readyPauseMax) {
 		err := e.look(ctx)
-		if _, lost := engine.Lost(err); err == nil || !lost {
+		if _, lost := engine.Lost(err); err == nil || !lost && dynamo.KindOf(err) != dynamo.KindInternal {
 			return err
 		}
 		e.log.Debug("the server is not ready", obs.KeyError, err)
@@ -78,7 +79,8 @@ func (e *Engine) look(ctx context.Context) error {
 func (e *Engine) listed(list []byte) error {
 	var body struct {
 		Data []struct {
-			ID string `json:"id"`
+			ID    string `json:"id"`
+			Owner string `json:"owned_by"`
 		} `json:"data"`
 	}
 	if err := json.Unmarshal(list, &body, jsontext.AllowDuplicateNames(true)); err != nil {
@@ -88,6 +90,7 @@ func (e *Engine) listed(list []byte) error {
 	for _, m := range body.Data {
 		// Ollama lists a model with its tag.
 		if m.ID == e.model || m.ID == e.model+":latest" {
+			e.ownedBy(m.Owner)
 			return nil
 		}
 		names = append(names, fmt.Sprintf("%q", said(m.ID)))
@@ -103,5 +106,15 @@ func (e *Engine) listed(list []byte) error {
 	return &dynamo.Error{
 		Kind: dynamo.KindNotFound, Code: "model_not_found",
 		Message: fmt.Sprintf("the model's server at %s has no model %q; choose one of its own with --engine-model: %s%s", e.base, e.model, strings.Join(names, ", "), more),
+	}
+}
+
+// ownedBy draws conclusions from who made the model's server, as its list has it.
+func (e *Engine) ownedBy(owner string) {
+	switch owner {
+	case "vllm", "sglang":
+		e.salts.Store(true)
+	case "library": // Ollama's
+		e.log.Warn("Ollama puts the model's own template around what /v1/completions is given, and takes no top_k, min_p, stop ids or logit bias there: make a model with TEMPLATE {{ .Prompt }} in its Modelfile, and ask for that with --engine-model", obs.KeyAddress, e.base, obs.KeyModel, e.model)
 	}
 }

@@ -3,10 +3,11 @@ package remoteapi
 import (
 	"bytes"
 	"context"
+	"io"
 	"math"
-	"mime"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/dynamo-go/dynamo"
 	"github.com/dynamo-go/dynamo/engine"
@@ -17,21 +18,9 @@ import (
 // post sends r and returns the answer when its stream has begun; w is armed until
 // then.
 func (e *Engine) post(ctx context.Context, r *dynamo.Request, w *watch) (*http.Response, error) {
-	q, err := http.NewRequestWithContext(ctx, http.MethodPost, e.base+"/completions", bytes.NewReader(e.body(r)))
-	if err != nil {
-		return nil, err
-	}
-	e.sign(q)
-	q.Header["Content-Type"] = []string{"application/json"}
-	q.Header["Accept"] = []string{"text/event-stream"}
-	q.Header["X-Request-Id"] = []string{string(r.ID)}
-	// Asked again is as good as asked once until an answer has begun; so net/http may
-	// do it where the server closed the connection meanwhile. It does not send this.
-	q.Header["Idempotency-Key"] = []string{}
-	if trace := obs.Trace(ctx); trace != "" {
-		q.Header["Traceparent"] = []string{trace}
-	}
-	response, err := e.client.Do(q)
+	// The transport is asked without a client around it: there is nothing to follow
+	// or to remember.
+	response, err := e.client.Transport.RoundTrip(e.request(ctx, r))
 	w.disarm()
 	if err != nil {
 		if ctx.Err() != nil {
@@ -41,7 +30,7 @@ func (e *Engine) post(ctx context.Context, r *dynamo.Request, w *watch) (*http.R
 	}
 	if response.StatusCode != http.StatusOK {
 		err = e.refused(&watched{response.Body, w}, response)
-	} else if kind, _, _ := mime.ParseMediaType(response.Header.Get("Content-Type")); kind != "text/event-stream" {
+	} else if kind := mediaType(response.Header.Get("Content-Type")); kind != streamType[0] {
 		err = e.corrupt("it answers with content type " + strconv.Quote(said(kind)) + " instead of a stream of events")
 	}
 	if err != nil {
@@ -54,9 +43,40 @@ func (e *Engine) post(ctx context.Context, r *dynamo.Request, w *watch) (*http.R
 	return response, nil
 }
 
+// mediaType is a content type without its parameters.
+func mediaType(s string) string {
+	s, _, _ = strings.Cut(s, ";")
+	return strings.ToLower(strings.TrimSpace(s))
+}
+
+// The headers of every request. Nobody writes to them.
+var (
+	jsonType   = []string{"application/json"}
+	streamType = []string{"text/event-stream"}
+	// Asked again is as good as asked once until an answer has begun; so net/http may
+	// do it where the server closed the connection meanwhile. It does not send this.
+	idempotent = []string{}
+)
+
+// request is what is sent for r.
+func (e *Engine) request(ctx context.Context, r *dynamo.Request) *http.Request {
+	body := e.body(r)
+	q := e.ask.WithContext(ctx)
+	q.Header = make(http.Header, 6)
+	e.sign(q)
+	q.Header["Content-Type"], q.Header["Accept"], q.Header["Idempotency-Key"] = jsonType, streamType, idempotent
+	q.Header["X-Request-Id"] = []string{string(r.ID)}
+	if trace := obs.Trace(ctx); trace != "" {
+		q.Header["Traceparent"] = []string{trace}
+	}
+	q.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+	q.Body, q.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+	return q
+}
+
 func (e *Engine) sign(q *http.Request) {
-	if e.config.APIKey != "" {
-		q.Header["Authorization"] = []string{"Bearer " + e.config.APIKey}
+	if e.key != nil {
+		q.Header["Authorization"] = e.key
 	}
 }
 
@@ -79,6 +99,12 @@ func (e *Engine) body(r *dynamo.Request) []byte {
 	}
 	if len(r.StopTokens) > 0 {
 		b = ids(append(b, `,"stop_token_ids":`...), r.StopTokens)
+	}
+	if r.Guided.Kind != "" {
+		b = restriction(b, &r.Guided)
+	}
+	if r.Namespace != "" && e.salts.Load() {
+		b = quote(append(b, `,"cache_salt":`...), r.Namespace)
 	}
 	return append(b, '}')
 }

@@ -95,10 +95,15 @@ func (s *Scheduler) prefill() {
 		if s.budget == 0 {
 			return
 		}
-		if q.phase == phaseRunning && q.inFlight == 0 {
+		if q.phase == phaseRunning && q.inFlight == 0 && s.mayCompute(q) {
 			s.add(q, min(q.remaining(), s.budget))
 		}
 	}
+}
+
+// mayCompute reports whether what is left of the step will do for q's prompt.
+func (s *Scheduler) mayCompute(q *sequence) bool {
+	return !s.config.WholePrompts || q.remaining() <= s.budget
 }
 
 // admit takes sequences from the queue while they fit. Those that wait for a
@@ -117,6 +122,9 @@ func (s *Scheduler) admit() {
 			heap.Pop(&s.waiting)
 			s.deferred = append(s.deferred, q)
 			continue
+		}
+		if s.config.WholePrompts && q.chain.Len()-found*s.config.BlockSize > s.budget {
+			break
 		}
 		heap.Pop(&s.waiting)
 		s.place(q)

@@ -24,6 +24,9 @@ type Config struct {
 	// MaxContext is the longest sequence, prompt and answer, in tokens. The pool's
 	// size limits it too. No default.
 	MaxContext int
+	// WholePrompts computes each prompt in one step instead of in chunks; StepTokens
+	// must be MaxContext or more then. Default false.
+	WholePrompts bool
 	// PrefixCaching says whether sequences share the blocks of equal prefixes.
 	// Default true.
 	PrefixCaching bool
@@ -57,6 +60,9 @@ func (c Config) Validate() error {
 	}
 	within("--max-running", c.MaxRunning, 1, MaxStepTokens)
 	within("--step-tokens", c.StepTokens, max(c.MaxRunning, 1), MaxStepTokens)
+	if c.WholePrompts && c.StepTokens < c.MaxContext {
+		faults = append(faults, fmt.Errorf("--step-tokens is %d; without chunks it must be the context length (%d) or more, so that every prompt fits into a step", c.StepTokens, c.MaxContext))
+	}
 	within("--max-queue", c.MaxWaiting, 1, 1<<20)
 	within("--context-length", c.MaxContext, 2, 1<<30)
 	within("the KV watermark in percent", c.WatermarkPercent, 0, 50)

@@ -59,6 +59,8 @@
 //   - A step takes up to Config.StepTokens: first one token for each decoding
 //     sequence, then chunks of prompts under way, then new sequences. The queue's
 //     head is not overtaken: what does not fit waits, and so do those behind it.
+//     With Config.WholePrompts a prompt that exceeds what is left of a step waits for
+//     one that has room for all of it.
 //   - With one exception: a sequence whose next 64 tokens or more a running one is
 //     about to compute is passed over until they can be shared. So of many equal
 //     prompts that come together, one is computed.

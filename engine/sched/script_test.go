@@ -106,7 +106,7 @@ func (sc *script) open(t *testing.T, d *datadriven.TestData) {
 	d.MaybeScanArgs(t, "watermark", &c.WatermarkPercent)
 	d.MaybeScanArgs(t, "aging", &aging)
 	c.Aging = time.Duration(aging) * time.Second
-	c.PrefixCaching = !d.HasArg("no-prefix-caching")
+	c.PrefixCaching, c.WholePrompts = !d.HasArg("no-prefix-caching"), d.HasArg("whole-prompts")
 	s, err := sched.New(c)
 	if err != nil {
 		t.Fatal(err)

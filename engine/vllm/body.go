@@ -20,7 +20,7 @@ type body struct {
 
 // requestBody returns the request's body for one of the two routes.
 func (d *discovered) requestBody(r *dynamo.Request, priority bool) []byte {
-	w := &body{b: make([]byte, 0, 512+8*(len(r.Tokens)+len(r.Resume))), first: true}
+	w := &body{b: make([]byte, 0, 512+8*(len(r.Tokens)+len(r.Resume))+len(r.Guided.Value)), first: true}
 	w.b = append(w.b, '{')
 	model := d.info.Model
 	if r.Adapter != "" {
@@ -83,6 +83,9 @@ func (w *body) sampling(d *discovered, r *dynamo.Request) {
 	}
 	if s.Logprobs {
 		w.integer("logprobs", d.askedLogprobs(s.TopLogprobs))
+	}
+	if r.Guided.Kind != "" {
+		w.guided(d, &r.Guided)
 	}
 }
 

@@ -1,10 +1,12 @@
 package vllm
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"net"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,25 +22,41 @@ import (
 type plan struct {
 	base string
 	args []string
+	name string // the first that it is to be served under
 }
 
-// argument returns the value that args give a flag, as "--flag value" or
-// "--flag=value"; "" if they do not.
-func argument(args []string, flag string) string {
+// dashed writes a flag as vLLM's parser reads it: underscores of its name are dashes.
+func dashed(arg string) string {
+	name, value, joined := strings.Cut(arg, "=")
+	if !strings.HasPrefix(name, "--") {
+		return arg
+	}
+	if name = strings.ReplaceAll(name, "_", "-"); joined {
+		return name + "=" + value
+	}
+	return name
+}
+
+// argument returns the value that args give a flag by one of its names, as "--flag
+// value" or "--flag=value"; "" if they do not. The last one holds.
+func argument(args []string, flags ...string) (value string) {
 	for i, a := range args {
-		if a == flag && i+1 < len(args) {
-			return args[i+1]
-		}
-		if v, ok := strings.CutPrefix(a, flag+"="); ok {
-			return v
+		a = dashed(a)
+		for _, flag := range flags {
+			if a == flag && i+1 < len(args) {
+				value = args[i+1]
+			} else if v, ok := strings.CutPrefix(a, flag+"="); ok {
+				value = v
+			}
 		}
 	}
-	return ""
+	return value
 }
 
 // given reports whether args hold a flag, in its dotted form too.
 func given(args []string, flag string) bool {
 	return slices.ContainsFunc(args, func(a string) bool {
+		a = dashed(a)
 		return a == flag || strings.HasPrefix(a, flag+"=") || strings.HasPrefix(a, flag+".")
 	})
 }
@@ -47,7 +65,7 @@ func given(args []string, flag string) bool {
 // before what would be chosen here.
 func (e *Engine) makePlan(ctx context.Context) error {
 	c := &e.config.Command
-	ports, err := freePorts(ctx, 3)
+	ports, err := freePorts(ctx, 1, ranksOf(c.Args), ranksOf(c.Args))
 	if err != nil {
 		return err
 	}
@@ -63,7 +81,7 @@ func (e *Engine) makePlan(ctx context.Context) error {
 			return invalid("--port %s of the arguments for vllm is no number", v)
 		}
 	}
-	p := plan{args: []string{"serve", c.Model}}
+	p := plan{args: []string{"serve", c.Model}, name: cmp.Or(argument(c.Args, "--served-model-name"), e.config.Name, c.Model)}
 	add := func(flag string, values ...string) {
 		if !given(c.Args, flag) {
 			p.args = append(append(p.args, flag), values...)
@@ -96,7 +114,19 @@ func (e *Engine) makePlan(ctx context.Context) error {
 	}
 	p.base = "http://" + net.JoinHostPort(host, strconv.Itoa(port))
 	e.plan = p
+	if e.config.APIKey == "" {
+		e.config.APIKey = argument(c.Args, "--api-key")
+	}
 	return nil
+}
+
+// ranksOf returns how many data-parallel ranks arguments ask for.
+func ranksOf(args []string) int {
+	n, err := strconv.Atoi(argument(args, "--data-parallel-size", "-dp"))
+	if err != nil {
+		return 1 // the server says what is wrong
+	}
+	return min(max(n, 1), maxRanks)
 }
 
 // Flags that older versions do not know.
@@ -107,10 +137,16 @@ const (
 
 const ourTopic = "kv-events"
 
-// eventsArgument makes the value of --kv-events-config. An address with "*" is one
-// that the server binds; it connects to any other.
+// eventsArgument makes the value of --kv-events-config: nobody outside this machine
+// has to do with its events. A server binds the endpoint if there is "*" or "::" in
+// it, and connects to any other; the replay endpoint it binds always. So the former
+// is the loopback address in the IPv6 form, where the resolver makes one of IPv4 of it.
 func eventsArgument(port, replay int) string {
-	return fmt.Sprintf(`{"enable_kv_cache_events":true,"publisher":"zmq","endpoint":"tcp://*:%d","replay_endpoint":"tcp://*:%d","topic":%q}`, port, replay, ourTopic)
+	host := "[::ffff:127.0.0.1]"
+	if runtime.GOOS != "linux" {
+		host = "*"
+	}
+	return fmt.Sprintf(`{"enable_kv_cache_events":true,"publisher":"zmq","endpoint":"tcp://%s:%d","replay_endpoint":"tcp://127.0.0.1:%d","topic":%q}`, host, port, replay, ourTopic)
 }
 
 // readEventsArgument takes the endpoints out of a --kv-events-config.
@@ -127,36 +163,93 @@ func (e *Engine) readEventsArgument(value string) error {
 	if err := json.Unmarshal([]byte(value), &v); err != nil {
 		return &dynamo.Error{Kind: dynamo.KindInvalid, Message: "--kv-events-config is no JSON object", Err: err}
 	}
-	if v.Enabled {
+	switch {
+	case v.Enabled && reachable(v.Endpoint):
 		e.events = sources{v.Endpoint, v.Replay, v.Topic}
+	case v.Enabled:
+		e.log.Warn("vLLM server: " + unreachable(v.Endpoint))
 	}
 	return nil
 }
 
-// freePorts returns ports of this host that nobody listens on at the moment.
-func freePorts(ctx context.Context, n int) ([]int, error) {
-	var ports []int
-	for range n {
-		var lc net.ListenConfig
-		l, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, fmt.Errorf("find a free port for vllm: %w", err)
+// freePorts returns ports of this host that nobody listens on at the moment, for each
+// size the first of so many that follow each other: a rank's port is so many above
+// that of the first.
+func freePorts(ctx context.Context, sizes ...int) (ports []int, err error) {
+	var held []net.Listener
+	defer func() { // all at the end, so that they differ
+		for _, l := range held {
+			_ = l.Close() // nobody has used it
 		}
-		defer l.Close() // all at the end, so that they differ
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+	}()
+	listen := func(port int) (int, error) {
+		var lc net.ListenConfig
+		l, err := lc.Listen(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if err != nil {
+			return 0, err
+		}
+		held = append(held, l)
+		return l.Addr().(*net.TCPAddr).Port, nil
+	}
+	run := func(size int) (first int, err error) {
+		if first, err = listen(0); err != nil {
+			return 0, err
+		}
+		for i := 1; i < size && err == nil; i++ {
+			_, err = listen(first + i)
+		}
+		return first, err
+	}
+	for _, size := range sizes {
+		first, err := run(size)
+		for tries := 1; err != nil && tries < portTries; tries++ {
+			first, err = run(size)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("find %d free ports for vllm: %w", size, err)
+		}
+		ports = append(ports, first)
 	}
 	return ports, nil
 }
 
 // portFree finds out whether somebody else listens where the server is to: what
-// answers there would be taken for it.
+// answers there would be taken for it, and two vLLM servers of one user share a port.
 func (e *Engine) portFree(ctx context.Context) error {
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", strings.TrimPrefix(e.plan.base, "http://"))
 	if err != nil {
-		return &dynamo.Error{Kind: dynamo.KindInvalid, Message: "vllm cannot listen at " + e.plan.base + "; end the process that does, or give another port with --port after --", Err: err}
+		return &dynamo.Error{Kind: dynamo.KindInvalid, Message: fmt.Sprintf("vllm is to serve %s at %s, where %s; end that process, or give another port with --port after --", e.plan.name, e.plan.base, e.whoListens(ctx)), Err: err}
 	}
 	return l.Close()
+}
+
+// whoListens says who answers where the server is to.
+func (e *Engine) whoListens(ctx context.Context) string {
+	ctx, cancel := context.WithTimeout(ctx, pollTimeout)
+	defer cancel()
+	d := &discovered{base: e.plan.base}
+	switch err := e.askModels(ctx, d); {
+	case err == nil && e.askVersion(ctx, d) == nil:
+		return fmt.Sprintf("a vLLM %s serves %s already", d.info.Version, strings.Join(d.info.Models, ", "))
+	case err == nil:
+		return "another server serves " + strings.Join(d.info.Models, ", ") + " already"
+	}
+	return "it cannot listen, for another process does, or may"
+}
+
+// ours finds out whether the server that answers is the one that was started.
+func (e *Engine) ours(d *discovered, p *process) error {
+	select {
+	case <-p.gone: // it has just died, or another one answered from the beginning
+		return lost(nil, "the vLLM server that was started has ended, and another answers in its place")
+	default:
+	}
+	if slices.Contains(d.info.Models, e.plan.name) {
+		return nil
+	}
+	return &dynamo.Error{Kind: dynamo.KindInvalid, Message: fmt.Sprintf("vllm was started to serve %s at %s, and the server that answers there (vLLM %s) serves %s: two servers share the port; end the other one, or give another port with --port after --",
+		e.plan.name, e.plan.base, d.info.Version, strings.Join(d.info.Models, ", "))}
 }
 
 // launch starts the server and waits until it is ready, again and again while it
@@ -170,17 +263,19 @@ func (e *Engine) launch(ctx context.Context) (*discovered, error) {
 
 // start starts the server of the plan and waits until it is ready.
 func (e *Engine) start(ctx context.Context) (*discovered, error) {
-	pause := restartMin
 	for failures := 0; ; {
 		if err := e.portFree(ctx); err != nil {
 			return nil, err
 		}
-		p, err := startProcess(&e.config.Command, e.plan.args, e.config.Progress)
+		p, err := e.startProcess(e.plan.args)
 		if err != nil {
 			return nil, err
 		}
 		e.process = p
 		d, err := e.await(ctx, e.plan.base, p.gone)
+		if err == nil {
+			err = e.ours(d, p)
+		}
 		if err == nil {
 			return d, nil
 		}
@@ -197,19 +292,38 @@ func (e *Engine) start(ctx context.Context) (*discovered, error) {
 			return nil, p.crash(known)
 		}
 		failures++
-		e.config.Metrics.restarted()
-		e.log.Warn("the vLLM server died before it was ready; it is started again", obs.KeyError, p.crash(known), obs.KeyDuration, pause)
-		if err := sleep(ctx, pause); err != nil {
+		if err := e.again(ctx, "the vLLM server died before it was ready", p.crash(known), 0); err != nil {
 			return nil, err
 		}
-		pause = min(2*pause, restartMax)
 	}
+}
+
+// again says that the server has ended, and waits until it may be started again.
+func (e *Engine) again(ctx context.Context, what string, why error, lived time.Duration) error {
+	pause := e.backoff.after(lived)
+	e.config.Metrics.restarted()
+	e.log.Error(what+"; it is started again", obs.KeyError, why, obs.KeyDuration, pause)
+	e.config.Progress(fmt.Sprintf("%s; it is started again in %v", what, pause))
+	return sleep(ctx, pause)
+}
+
+// backoff is how long a server is left alone that has ended: twice as long each time,
+// from min to max, and min again after one that lived for calm.
+type backoff struct{ min, max, calm, next time.Duration }
+
+// after returns the pause behind a life of that length as a server that is ready.
+func (b *backoff) after(lived time.Duration) time.Duration {
+	if lived >= b.calm || b.next == 0 {
+		b.next = b.min
+	}
+	pause := b.next
+	b.next = min(2*pause, b.max)
+	return pause
 }
 
 // supervise starts the server again whenever it ends, until ctx ends or it cannot
 // be started any more.
 func (e *Engine) supervise(ctx context.Context) error {
-	pause := restartMin
 	for {
 		began := time.Now()
 		select {
@@ -217,15 +331,11 @@ func (e *Engine) supervise(ctx context.Context) error {
 			return nil
 		case <-e.process.gone:
 		}
-		if time.Since(began) > restartCalm {
-			pause = restartMin
-		}
-		e.log.Error("the vLLM server ended; it is started again", obs.KeyError, e.process.crash(explain(e.process)), obs.KeyDuration, pause)
-		e.config.Metrics.restarted()
-		if sleep(ctx, pause) != nil {
+		lived := time.Since(began)
+		e.setDown(true)
+		if e.again(ctx, "the vLLM server ended", e.process.crash(explain(e.process)), lived) != nil {
 			return nil
 		}
-		pause = min(2*pause, restartMax)
 		within, cancel := context.WithTimeoutCause(ctx, e.config.ReadyTimeout, &dynamo.Error{
 			Kind: dynamo.KindUnavailable, Message: fmt.Sprintf("the vLLM server was not ready again within %v", e.config.ReadyTimeout)})
 		_, err := e.start(within)
@@ -239,6 +349,7 @@ func (e *Engine) supervise(ctx context.Context) error {
 		if err := e.same(ctx, e.must()); err != nil {
 			return err
 		}
+		e.setDown(false)
 		e.log.Info("the vLLM server is back", obs.KeyAddress, e.plan.base)
 	}
 }

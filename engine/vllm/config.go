@@ -2,11 +2,13 @@ package vllm
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/dynamo-go/dynamo"
@@ -19,8 +21,12 @@ type Config struct {
 	URL string
 	// Command is the server to run; its zero value attaches to URL.
 	Command Command
-	// APIKey is sent as bearer token if it is not empty.
+	// APIKey is sent as bearer token if it is not empty. A Command is told to demand
+	// it; without one here, it is the one among its arguments. (--engine-api-key)
 	APIKey string
+	// TLS is how the server of an https URL is told apart from others; nil trusts
+	// what the machine trusts. (--engine-ca, --engine-insecure)
+	TLS *tls.Config
 
 	// Name is the name the model is served under here. Empty: the server's first.
 	// If the server knows the name it is also what the server is asked for.
@@ -57,6 +63,10 @@ type Config struct {
 	// Restarts is how often in a row a supervised server that dies before it is
 	// ready is started again; one that was ready is always. Default 5.
 	Restarts int
+	// RestartMin and RestartMax bound the pause before a supervised server that has
+	// ended is started again. It doubles with each end, up to the first of a server
+	// that was ready for RestartCalm. Defaults 1 s, 30 s and 1 min.
+	RestartMin, RestartMax, RestartCalm time.Duration
 
 	// Dial connects to the server; nil is net.Dialer's.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
@@ -90,6 +100,7 @@ func DefaultConfig() Config {
 		Command:      Command{Host: "127.0.0.1"},
 		ReadyTimeout: 10 * time.Minute, StallTimeout: 10 * time.Minute, PollEvery: time.Second,
 		StopTimeout: 15 * time.Second, Restarts: 5,
+		RestartMin: time.Second, RestartMax: 30 * time.Second, RestartCalm: time.Minute,
 	}
 }
 
@@ -106,6 +117,9 @@ func (c Config) Validate() error {
 		bad("--engine-url %s names a running server and a command to run is given, too; give one of them", c.URL)
 	case c.URL != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == ""):
 		bad("--engine-url %q is no address of a server; give one like http://127.0.0.1:8000", c.URL)
+	}
+	if strings.ContainsAny(c.APIKey, " \t\r\n") {
+		bad("the API key (--engine-api-key) has spaces or line ends in it")
 	}
 	if c.Command.Path != "" && c.Command.Model == "" {
 		bad("there is no model for vllm to serve")
@@ -126,6 +140,9 @@ func (c Config) Validate() error {
 		if d.value <= 0 {
 			bad("the engine's %s is %v; it must be more than 0", d.name, d.value)
 		}
+	}
+	if c.Command.Path != "" && (c.RestartMin <= 0 || c.RestartMax < c.RestartMin || c.RestartCalm <= 0) {
+		bad("the pause before the engine is started again is %v to %v, and short after %v of life; the times must be more than 0, and the second not below the first", c.RestartMin, c.RestartMax, c.RestartCalm)
 	}
 	if c.Restarts < 0 {
 		bad("the engine may be restarted %d times; it must be 0 or more", c.Restarts)

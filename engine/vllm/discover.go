@@ -34,7 +34,21 @@ type discovered struct {
 	info        Info
 	card        engine.Card
 	names       metricNames
+	ranks       []rank
 	maxLogprobs int // the most alternatives that the server returns
+}
+
+// rank is a data-parallel engine behind the server.
+type rank struct{ number, blocks int }
+
+// blocksOf returns the size of the KV cache of a rank, by its label in the metrics.
+func (d *discovered) blocksOf(engine string) int {
+	for _, r := range d.ranks {
+		if strconv.Itoa(r.number) == engine || len(d.ranks) == 1 {
+			return r.blocks
+		}
+	}
+	return 0
 }
 
 func (d *discovered) page() string {
@@ -67,7 +81,10 @@ func (e *Engine) get(ctx context.Context, base, page string) ([]byte, error) {
 		return nil, err
 	}
 	defer resp.Body.Close()
-	b, err := io.ReadAll(io.LimitReader(resp.Body, maxPage))
+	b, err := io.ReadAll(io.LimitReader(resp.Body, maxPage+1))
+	if err == nil && len(b) > maxPage {
+		err = corrupt("answered %s with more than %d bytes", page, maxPage)
+	}
 	if err == nil && resp.StatusCode != http.StatusOK {
 		err = &statusError{page, resp.StatusCode, b}
 	}
@@ -112,6 +129,9 @@ func (e *Engine) askVersion(ctx context.Context, d *discovered) error {
 	var v struct{ Version string }
 	if err := e.ask(ctx, d.base, "/version", &v); err != nil {
 		var status *statusError
+		if keyRefused(err) {
+			return e.wantsKey(d.base)
+		}
 		if errors.As(err, &status) && status.status == http.StatusNotFound || dynamo.KindOf(err) == dynamo.KindCorrupt {
 			return invalid("the server at %s is no vLLM: it has no /version (%v); for another server of OpenAI's API use --engine openai", d.base, err)
 		}
@@ -122,26 +142,29 @@ func (e *Engine) askVersion(ctx context.Context, d *discovered) error {
 	return err
 }
 
-func (e *Engine) askModels(ctx context.Context, d *discovered) error {
-	var page struct {
-		Data []struct {
-			ID     string
-			Root   string
-			Parent string
-			Length int `json:"max_model_len"`
-		}
+// keyRefused reports whether a page was refused to somebody without the right key.
+func keyRefused(err error) bool {
+	var status *statusError
+	return errors.As(err, &status) && (status.status == http.StatusUnauthorized || status.status == http.StatusForbidden)
+}
+
+func (e *Engine) wantsKey(base string) error {
+	what := "an API key"
+	if e.config.APIKey != "" {
+		what = "another API key than the one it was given"
 	}
-	if err := e.ask(ctx, d.base, "/v1/models", &page); err != nil {
-		var status *statusError
-		if errors.As(err, &status) && (status.status == http.StatusUnauthorized || status.status == http.StatusForbidden) {
-			return invalid("the server at %s wants another API key; give it with --engine-api-key", d.base)
+	return invalid("the server at %s wants %s: --engine-api-key", base, what)
+}
+
+func (e *Engine) askModels(ctx context.Context, d *discovered) error {
+	page, err := e.listModels(ctx, d.base)
+	if err != nil {
+		if keyRefused(err) {
+			return e.wantsKey(d.base)
 		}
 		return err
 	}
-	if len(page.Data) == 0 || len(page.Data) > maxModels {
-		return corrupt("at %s lists %d models; one at least is expected", d.base, len(page.Data))
-	}
-	for _, m := range page.Data {
+	for _, m := range page {
 		d.info.Models = append(d.info.Models, m.ID)
 		if m.Parent == "" && (d.info.Model == "" || m.ID == e.config.Name) {
 			d.info.Model, d.info.Root, d.info.ContextLength = m.ID, m.Root, m.Length
@@ -149,6 +172,10 @@ func (e *Engine) askModels(ctx context.Context, d *discovered) error {
 	}
 	if d.info.Model == "" || d.info.ContextLength < 1 {
 		return corrupt("at %s lists the models %s, none of which is a base model with a length", d.base, strings.Join(d.info.Models, ", "))
+	}
+	var note string
+	if d.info.Adapters, note = adapters(page); note != "" {
+		d.info.Notes = append(d.info.Notes, note)
 	}
 	return nil
 }
@@ -160,11 +187,16 @@ func (e *Engine) askMetrics(ctx context.Context, d *discovered) error {
 		return fmt.Errorf("read the block size from the metrics of the vLLM server (or give it with --kv-cache-block-size): %w", err)
 	}
 	samples(page, d.names.config, func(_, labels, _ string) {
-		d.info.Ranks++
-		d.info.BlockSize, _ = strconv.Atoi(label(labels, "block_size")) // 0 is found below
-		if n, err := strconv.Atoi(label(labels, "num_gpu_blocks")); err == nil {
-			d.info.KVBlocks += n
+		r := rank{number: len(d.ranks)}
+		if n, err := strconv.Atoi(label(labels, "engine")); err == nil && n >= 0 && n < maxRanks {
+			r.number = n
 		}
+		d.info.BlockSize, _ = strconv.Atoi(label(labels, "block_size")) // 0 is found below
+		if n, err := strconv.Atoi(label(labels, "num_gpu_blocks")); err == nil && n > 0 {
+			r.blocks = n
+		}
+		d.info.KVBlocks += r.blocks
+		d.ranks = append(d.ranks, r)
 		d.info.PrefixCaching = label(labels, "enable_prefix_caching") == "True"
 		d.info.HashAlgorithm = label(labels, "prefix_caching_hash_algo")
 	})
@@ -177,8 +209,10 @@ func (e *Engine) askMetrics(ctx context.Context, d *discovered) error {
 	case want > 0 && want != d.info.BlockSize:
 		return invalid("the vLLM server at %s has KV blocks of %d tokens, --kv-cache-block-size is %d: start vLLM with --block-size %d, or leave the option out", d.base, d.info.BlockSize, want, want)
 	}
-	d.info.Ranks = max(d.info.Ranks, 1)
-	if d.info.Ranks > maxRanks {
+	if len(d.ranks) == 0 {
+		d.ranks = []rank{{}}
+	}
+	if d.info.Ranks = len(d.ranks); d.info.Ranks > maxRanks {
 		return corrupt("claims %d ranks", d.info.Ranks)
 	}
 	return nil
@@ -207,7 +241,7 @@ func (e *Engine) askRoute(ctx context.Context, d *discovered) error {
 	case code == http.StatusBadRequest, code == http.StatusUnprocessableEntity:
 		d.info.TokensInOut = true
 	case code == http.StatusUnauthorized:
-		return invalid("the server at %s wants another API key; give it with --engine-api-key", d.base)
+		return e.wantsKey(d.base)
 	default:
 		d.info.Notes = append(d.info.Notes, pageGenerate+" is off: completions are asked, whose text is made for nothing; start vLLM with --enable-scale-out")
 	}
@@ -232,16 +266,21 @@ func (e *Engine) askSources(ctx context.Context, d *discovered) error {
 		d.info.EventsAsked = true
 		for name, s := range page {
 			rank, err := strconv.Atoi(name)
-			if err != nil || !s.Enabled || s.Publisher != "zmq" || s.Endpoint == "" {
+			if err != nil || rank < 0 || rank >= maxRanks || !s.Enabled || s.Publisher != "zmq" || s.Endpoint == "" {
+				continue
+			}
+			if !reachable(s.Endpoint) {
+				d.info.Notes = append(d.info.Notes, unreachable(s.Endpoint))
 				continue
 			}
 			d.info.Sources = append(d.info.Sources, Source{rank, reach(s.Endpoint, d.base), reach(s.Replay, d.base), s.Topic})
 		}
 		slices.SortFunc(d.info.Sources, func(a, b Source) int { return a.Rank - b.Rank })
 	} else if e.events.endpoint != "" {
-		for rank := range d.info.Ranks {
-			d.info.Sources = append(d.info.Sources, e.events.forRank(rank, d.base))
+		for _, r := range d.ranks {
+			d.info.Sources = append(d.info.Sources, e.events.forRank(r.number, d.base))
 		}
+		slices.SortFunc(d.info.Sources, func(a, b Source) int { return a.Rank - b.Rank })
 	}
 	switch {
 	case e.config.Events == nil:
@@ -251,6 +290,16 @@ func (e *Engine) askSources(ctx context.Context, d *discovered) error {
 		d.info.Notes = append(d.info.Notes, `its KV events cannot be replayed: a missed one forgets the whole cache; add "replay_endpoint" to --kv-events-config`)
 	}
 	return nil
+}
+
+// reachable reports whether a server of that endpoint lets others connect to it,
+// rather than connect itself or speak within its process only.
+func reachable(endpoint string) bool {
+	return strings.HasPrefix(endpoint, "ipc://") || strings.HasPrefix(endpoint, "tcp://") && (strings.Contains(endpoint, "*") || strings.Contains(endpoint, "::"))
+}
+
+func unreachable(endpoint string) string {
+	return fmt.Sprintf("it sends its KV events to %s, where nobody listens for them: give an endpoint with a * in --kv-events-config, such as tcp://*:5557", endpoint)
 }
 
 // reach replaces a host that means every interface by the server's.
@@ -307,7 +356,7 @@ func (e *Engine) describe(d *discovered, dtype string) {
 	d.card = engine.Card{
 		Model: name, Engine: "vllm", Revision: hex.EncodeToString(identity[:]),
 		ContextLength: length, BlockSize: d.info.BlockSize, VocabSize: e.config.VocabSize, EOS: slices.Clone(e.config.EOS),
-		MaxTopLogprobs: maxTopLogprobs, Sampling: true, Resume: true,
+		MaxTopLogprobs: maxTopLogprobs, Sampling: true, Resume: true, Guided: d.guidedKinds(), Adapters: d.info.Adapters,
 		NumericClass: "vllm-" + d.info.Version + "-" + dtype,
 	}
 }
@@ -338,8 +387,10 @@ func (e *Engine) same(ctx context.Context, was *discovered) error {
 	if was.info.TokensInOut != is.info.TokensInOut || was.info.KVBlocks != is.info.KVBlocks {
 		next := *is
 		next.card = was.card
+		next.card.Adapters = is.card.Adapters
 		e.found.Store(&next)
 		e.log.Info("the server came back with another configuration", obs.KeyAddress, was.base, "tokens_in_out", is.info.TokensInOut, "kv_blocks", is.info.KVBlocks)
 	}
+	e.setAdapters(is.info.Adapters)
 	return nil
 }

@@ -14,6 +14,10 @@
 //     that Chunk.Cached is 0 unless the answer came in one chunk.
 //   - A request ends at the server by the end of its connection, whatever ends it
 //     here. Nothing is aborted by name.
+//   - What restricts an answer (dynamo.Guided) is passed on in the form that the
+//     server's version knows; whether a schema, regular expression or grammar is a
+//     good one is the server's to say. A server forgets how far such an answer has
+//     come where the ids so far are part of its prompt, so it does not go on.
 //   - Transfer parameters (kv_transfer_params) are written by nobody outside this
 //     package: a forged one ends a vLLM server.
 //   - A server that is gone is KindUnavailable with engine.CodeLost, so that its
@@ -21,6 +25,10 @@
 //     goes on in distribution, seeded sampling and penalties on generated ids do
 //     not go on: vLLM counts both from the end of the prompt it is given, and the
 //     ids so far are part of that prompt (Card.ResumeSeeded is false).
+//   - A supervised server does not outlive this process, however that ends: a shell
+//     in a session of its own waits for the end of a pipe and ends the server's
+//     process group. A server that ends is started again after a pause that grows
+//     with each end; meanwhile Load says Down and requests fail as lost at once.
 //   - Load comes from what the streams tell and is completed by the server's
 //     metrics. A slow or dead metrics page holds nothing up.
 //   - Each version of vLLM that differs has a row in the table of versions.go;
@@ -28,6 +36,7 @@
 //
 // Goroutines: Ready and Close of an attached engine start none that outlive them.
 // With a Command, Ready starts the process with one goroutine that reads its output
-// and one that waits for its end; they end with the process, which Run or Close ends. Run adds the poller of the metrics and one subscriber for each event
-// source, and waits for all of them.
+// and one that waits for its end; they end with the process, which Run or Close ends.
+// Run adds the poller of the metrics and one subscriber for each event source, and
+// waits for all of them.
 package vllm

@@ -28,9 +28,13 @@ type Engine struct {
 	events    sources // where a server publishes that does not say so itself
 	process   *process
 	plan      plan // how the process is started
+	backoff   backoff
 
 	found      atomic.Pointer[discovered]
 	noPriority atomic.Bool // the server refuses priorities
+	miscounts  atomic.Bool // the server counts other ids than it sends
+	down       atomic.Bool // the supervised server has ended and is not ready again
+	deserted   atomic.Bool // nobody listens where the server was
 	asked      atomic.Uint64
 	tally      tally
 }
@@ -53,10 +57,11 @@ func New(c Config) (*Engine, error) {
 	e.transport = &http.Transport{
 		DialContext: dial, DisableCompression: true, IdleConnTimeout: idleConnection,
 		MaxIdleConns: maxIdle, MaxIdleConnsPerHost: maxIdle, TLSHandshakeTimeout: askTimeout,
-		ReadBufferSize: readBuffer,
+		ReadBufferSize: readBuffer, TLSClientConfig: c.TLS,
 	}
 	e.client = &http.Client{Transport: e.transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	e.events = sources{c.EventsEndpoint, c.ReplayEndpoint, c.Topic}
+	e.backoff = backoff{min: c.RestartMin, max: c.RestartMax, calm: c.RestartCalm}
 	return e, nil
 }
 
@@ -93,7 +98,7 @@ func (e *Engine) Ready(ctx context.Context) error {
 	e.found.Store(d)
 	i := &d.info
 	e.log.Info("vLLM server found", obs.KeyAddress, d.base, "version", i.Version, obs.KeyModel, i.Model, "dtype", i.Dtype,
-		"context", i.ContextLength, "block_size", i.BlockSize, "kv_blocks", i.KVBlocks, "tokens_in_out", i.TokensInOut, "event_sources", len(i.Sources))
+		"context", i.ContextLength, "block_size", i.BlockSize, "kv_blocks", i.KVBlocks, "tokens_in_out", i.TokensInOut, "event_sources", len(i.Sources), "adapters", len(i.Adapters))
 	for _, note := range i.Notes {
 		e.log.Warn("vLLM server: "+note, obs.KeyAddress, d.base)
 	}
@@ -142,6 +147,8 @@ func (e *Engine) Card() engine.Card { return e.must().card }
 
 // Info says what the server is.
 func (e *Engine) Info() Info { return e.must().info }
+
+func (e *Engine) setDown(down bool) { e.down.Store(down) }
 
 func (e *Engine) must() *discovered {
 	d := e.found.Load()

@@ -49,8 +49,10 @@ func (f *fault) error(retryAfter string) error {
 		}
 	case f.status == http.StatusNotFound:
 		e.Kind = dynamo.KindNotFound
-	case f.status == http.StatusUnauthorized, f.status == http.StatusForbidden:
-		e.Kind, e.Message = dynamo.KindUnavailable, e.Message+" (check --engine-api-key, and that the server runs with --enable-scale-out)"
+	case f.status == http.StatusUnauthorized:
+		e.Kind, e.Message = dynamo.KindUnavailable, "the vLLM server wants an API key, or another one: --engine-api-key"
+	case f.status == http.StatusForbidden:
+		e.Kind, e.Message = dynamo.KindUnavailable, e.Message+" (check that the server runs with --enable-scale-out)"
 	case f.status == http.StatusTooManyRequests:
 		e.Kind, e.Code = dynamo.KindExhausted, engine.CodeRefused
 	case f.status == http.StatusServiceUnavailable:

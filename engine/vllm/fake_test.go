@@ -39,6 +39,7 @@ type fake struct {
 	// mischief, if it says true, has answered the request itself.
 	mischief func(w http.ResponseWriter, r *http.Request, sent int) bool
 	pause    time.Duration // between two ids
+	turns    *turns        // of a scheduling policy by priority; nil lets all run at once
 
 	running  atomic.Int64
 	requests atomic.Int64
@@ -132,6 +133,7 @@ type sampling struct {
 	Seed        *uint64            `json:"seed"`
 	Bias        map[string]float64 `json:"logit_bias"`
 	Logprobs    *int               `json:"logprobs"`
+	Structured  *structured        `json:"structured_outputs"`
 }
 
 // task is one request at the fake.
@@ -146,6 +148,7 @@ type task struct {
 	random *rand.Rand
 	finish string
 	stopID int
+	texts  []string // that the answer may be; nil is all
 }
 
 func (f *fake) generate(w http.ResponseWriter, r *http.Request) {
@@ -177,6 +180,12 @@ func (f *fake) generate(w http.ResponseWriter, r *http.Request) {
 		}
 		t.p, t.ids = *body.Params, body.Tokens
 	}
+	texts, err := f.restrict(raw, native, t.p.Structured)
+	if err != nil {
+		fault(w, 400, err.Error(), "structured_outputs")
+		return
+	}
+	t.texts = texts
 	f.requests.Add(1)
 	f.last.Lock()
 	f.last.body, f.last.header, f.last.path = all, r.Header.Clone(), r.URL.Path
@@ -191,6 +200,10 @@ func (f *fake) generate(w http.ResponseWriter, r *http.Request) {
 	case body.Model != "tiny" && body.Model != "lora":
 		fault(w, 404, "The model `"+body.Model+"` does not exist.", "model")
 		return
+	}
+	if f.turns != nil {
+		f.turns.take(body.Priority)
+		defer f.turns.give()
 	}
 	w.Header().Set("Content-Type", "text/event-stream; charset=utf-8")
 	f.running.Add(1)
@@ -302,6 +315,9 @@ func (t *task) step() {
 		for _, id := range stops {
 			l[id] = math.Inf(-1)
 		}
+	}
+	if t.texts != nil {
+		mask(l, t.texts, answer)
 	}
 	id := t.draw(l)
 	t.ids = append(t.ids, id)

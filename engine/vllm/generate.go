@@ -62,6 +62,14 @@ func (a *answer) run(ctx context.Context) error {
 	if a.d = e.found.Load(); a.d == nil {
 		return lost(nil, "the vLLM server is not ready yet")
 	}
+	if e.down.Load() {
+		return lost(nil, "the vLLM server has ended and is not ready again")
+	}
+	if r.Guided.Kind != "" {
+		if err := a.d.checkGuided(&r.Guided); err != nil {
+			return err
+		}
+	}
 	if err := engine.Check(&a.d.card, r); err != nil {
 		return err
 	}
@@ -221,8 +229,8 @@ func (a *answer) take(ctx context.Context, f *frame) (bool, error) {
 		return false, f.fault.error("")
 	}
 	if f.usage {
-		if f.completion != a.came+len(f.ids) {
-			return false, corrupt("counts %d ids in an answer of which %d came", f.completion, a.came+len(f.ids))
+		if came := a.came + len(f.ids); f.completion != came && a.e.miscounts.CompareAndSwap(false, true) {
+			a.e.log.Warn("the vLLM server counts other ids than it sends; those that come are counted here", "counts", f.completion, "came", came)
 		}
 		if want := len(a.r.Tokens) + len(a.r.Resume); f.prompt != want || f.cached > want {
 			return false, corrupt("counts a prompt of %d ids, %d of them cached; %d were sent", f.prompt, f.cached, want)

@@ -5,9 +5,11 @@ type Info struct {
 	// Version is vLLM's, such as "0.32.0".
 	Version string
 	// Model is the name requests ask the server for, Root what it was loaded from,
-	// and Models all names it serves, adapters included.
+	// and Models all names it served when it was found, adapters included.
 	Model, Root string
 	Models      []string
+	// Adapters are the LoRA adapters, sorted, as the server named them last.
+	Adapters []string
 	// ContextLength is the longest sequence, BlockSize a KV block, in tokens, and
 	// KVBlocks the size of the KV caches of all ranks, 0 if the server does not say.
 	ContextLength, BlockSize, KVBlocks int

@@ -13,7 +13,7 @@ const (
 	// maxLine bounds a line of a supervised server's output; the rest is dropped.
 	maxLine = 512
 	// tailLines is how many of them are kept to explain a crash; older ones go.
-	tailLines = 40
+	tailLines = 400
 	// shownLines is how many of them an error shows.
 	shownLines = 6
 
@@ -24,7 +24,7 @@ const (
 	// maxDrain and drainTimeout bound what is read behind the end of an answer; beyond
 	// them the connection is given up.
 	maxDrain, drainTimeout = 64, time.Second
-	// maxPage bounds what is read of a page that is no stream; the rest is cut off.
+	// maxPage bounds a page that is no stream; a longer one is corrupt.
 	maxPage = 4 << 20
 	// maxFaultBytes bounds what is read of an error's page.
 	maxFaultBytes = 64 << 10
@@ -32,6 +32,12 @@ const (
 	maxExcerpt = 120
 	// maxModels and maxRanks bound what a server may list; more is corrupt.
 	maxModels, maxRanks = 4096, 1024
+	// maxAdapters bounds the adapters of a card, and maxAdapterName the bytes of a
+	// name; further and longer ones are left out, which a note says.
+	maxAdapters, maxAdapterName = 1024, 256
+	// lookPolls is after how many readings of the metrics the adapters are asked for
+	// again.
+	lookPolls = 10
 
 	// askTimeout bounds each question of the discovery, pollTimeout a reading of the
 	// metrics; what takes longer has failed.
@@ -42,9 +48,8 @@ const (
 	// waitMin and waitMax bound the pause between two looks at a server that does not
 	// answer yet; it doubles.
 	waitMin, waitMax = 100 * time.Millisecond, 2 * time.Second
-	// restartMin and restartMax bound the pause before a dead server is started again;
-	// it doubles with each end that follows within restartCalm of being ready.
-	restartMin, restartMax, restartCalm = time.Second, 30 * time.Second, time.Minute
+	// portTries is how often so many free ports in a row are looked for.
+	portTries = 20
 	// idleConnection is shorter than a vLLM server's own 5 s, so that no request goes
 	// out on a connection that is just being closed.
 	idleConnection = 4 * time.Second

@@ -7,7 +7,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"iter"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -87,8 +86,8 @@ func TestLiveEngine(t *testing.T) {
 		t.Skip("no real server: give -vllm-url")
 	}
 	enginetest.Run(t, func(t *testing.T) enginetest.Subject {
-		e, _ := live(t)
-		return enginetest.Subject{Engine: settled{e}, Card: e.Card(), Prompt: prompt, Idle: idle(e)}
+		e, text := live(t)
+		return enginetest.Subject{Engine: e, Card: e.Card(), Prompt: prompt, Text: textBy(text), Idle: idle(e)}
 	})
 }
 
@@ -120,12 +119,17 @@ func TestLiveCompletions(t *testing.T) {
 			proxy.ServeHTTP(w, r)
 		}))
 		t.Cleanup(s.Close)
-		e, _ := live(t, func(c *vllm.Config) { c.URL = s.URL })
+		e, text := live(t, func(c *vllm.Config) { c.URL = s.URL })
 		if e.Info().TokensInOut {
 			t.Fatal("the proxy is passed by")
 		}
-		return enginetest.Subject{Engine: settled{e}, Card: e.Card(), Prompt: prompt, Idle: idle(e)}
+		return enginetest.Subject{Engine: e, Card: e.Card(), Prompt: prompt, Text: textBy(text), Idle: idle(e)}
 	})
+}
+
+// textBy returns the text of ids as the suite asks for it.
+func textBy(t *tokenizer.Tokenizer) func([]dynamo.TokenID) string {
+	return func(ids []dynamo.TokenID) string { return t.Decode(ids, false) }
 }
 
 // A request that ends here is gone from the server's gauge within a second.
@@ -245,28 +249,6 @@ func (l *ledger) predict(r *dynamo.Request) int {
 
 func (l *ledger) full(r *dynamo.Request) bool { return l.match(r) == len(r.Tokens)/l.size }
 
-// settled is an engine whose usage repeats what its first chunk said of the cache,
-// as the suite wants it. A server tells that at the end of an answer only, so the
-// first chunk of several holds 0: see TestCached for the number itself.
-type settled struct{ engine.Engine }
-
-func (s settled) Generate(ctx context.Context, r *dynamo.Request) iter.Seq2[dynamo.Chunk, error] {
-	return func(yield func(dynamo.Chunk, error) bool) {
-		first := -1
-		for c, err := range s.Engine.Generate(ctx, r) {
-			if first < 0 {
-				first = c.Cached
-			}
-			if u := &c.Usage; c.Finish != dynamo.FinishNone && u.Cached >= 0 && u.Cached <= u.Prompt {
-				u.Cached = first
-			}
-			if !yield(c, err) {
-				return
-			}
-		}
-	}
-}
-
 // prompt is a text of n ids that differs early from one length to the next.
 func prompt(n int) []dynamo.TokenID {
 	r := rand.New(rand.NewPCG(uint64(n), 1))
@@ -299,7 +281,7 @@ func TestLiveText(t *testing.T) {
 				r := &dynamo.Request{ID: "text", Tokens: prompt(4 + random.IntN(20)), MaxTokens: 24}
 				r.Tokens[0] = dynamo.TokenID(3 + random.IntN(40000))
 				r.Sampling = dynamo.Sampling{Temperature: 1.5, Seed: i, Seeded: true}
-				a, err := enginetest.Collect(t.Context(), settled{e}, r)
+				a, err := enginetest.Collect(t.Context(), e, r)
 				if err != nil {
 					t.Errorf("probe %d: %v", i, err)
 					continue
@@ -367,7 +349,7 @@ func TestLiveSupervised(t *testing.T) {
 	t.Logf("ready after %v: %+v, %+v", time.Since(began), e.Info(), e.Card())
 	stop := running(t, e)
 	r := &dynamo.Request{Tokens: prompt(70), MaxTokens: 8, Sampling: dynamo.Sampling{Logprobs: true, TopLogprobs: 20}}
-	first, err := enginetest.Collect(t.Context(), settled{e}, r)
+	first, err := enginetest.Collect(t.Context(), e, r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -377,7 +359,7 @@ func TestLiveSupervised(t *testing.T) {
 	}
 	var again enginetest.Answer
 	for range 120 {
-		if again, err = enginetest.Collect(t.Context(), settled{e}, r); err == nil {
+		if again, err = enginetest.Collect(t.Context(), e, r); err == nil {
 			break
 		}
 		time.Sleep(time.Second)

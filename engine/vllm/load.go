@@ -2,9 +2,11 @@ package vllm
 
 import (
 	"context"
+	"errors"
 	"math"
 	"strconv"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/dynamo-go/dynamo/engine"
@@ -32,6 +34,7 @@ func (e *Engine) Load() engine.Load {
 	t := &e.tally
 	l := engine.Load{
 		Running: int(t.running.Load()), Waiting: int(t.waiting.Load()), KVUsed: int(t.held.Load()), Steps: t.steps.Load(),
+		Down: e.down.Load() || e.deserted.Load(),
 	}
 	if d := e.found.Load(); d != nil {
 		l.KVBlocks = d.info.KVBlocks
@@ -56,7 +59,7 @@ func (e *Engine) poll(ctx context.Context) error {
 	tick := time.NewTicker(e.config.PollEvery)
 	defer tick.Stop()
 	silent := false
-	for {
+	for readings := 1; ; readings++ {
 		select {
 		case <-ctx.Done():
 			return nil
@@ -67,6 +70,7 @@ func (e *Engine) poll(ctx context.Context) error {
 		if err != nil {
 			e.config.Metrics.polled(pollFailed)
 			silent = true
+			e.deserted.Store(errors.Is(err, syscall.ECONNREFUSED)) // slow metrics say nothing of the rest
 			continue
 		}
 		e.config.Metrics.polled(pollRead)
@@ -79,6 +83,10 @@ func (e *Engine) poll(ctx context.Context) error {
 				return err
 			}
 			silent = false
+			e.deserted.Store(false)
+		}
+		if readings%lookPolls == 0 {
+			e.lookForAdapters(ctx, d)
 		}
 	}
 }
@@ -93,8 +101,8 @@ func (e *Engine) readMetrics(ctx context.Context, d *discovered) (string, error)
 // readLoad takes from the metrics what the streams do not tell.
 func (e *Engine) readLoad(d *discovered, page string) *polled {
 	running, waiting, steps := 0.0, 0.0, 0.0
-	usage, ranks := 0.0, 0
-	samples(page, "vllm:", func(name, _, value string) {
+	used, ranks := 0.0, 0
+	samples(page, "vllm:", func(name, labels, value string) {
 		v, err := strconv.ParseFloat(value, 64)
 		if err != nil || !(v >= 0 && v < math.MaxInt32*1024) {
 			return
@@ -107,7 +115,7 @@ func (e *Engine) readLoad(d *discovered, page string) *polled {
 		case d.names.steps:
 			steps += v
 		case d.names.usage:
-			usage += v
+			used += min(v, 1) * float64(d.blocksOf(label(labels, "engine")))
 			ranks++
 		}
 	})
@@ -117,7 +125,7 @@ func (e *Engine) readLoad(d *discovered, page string) *polled {
 		used: -1, steps: uint64(steps), until: time.Now().Add(freshPolls * (e.config.PollEvery + pollTimeout)),
 	}
 	if ranks > 0 {
-		p.used = int(math.Round(usage / float64(ranks) * float64(d.info.KVBlocks)))
+		p.used = int(math.Round(used))
 	}
 	return p
 }

@@ -28,6 +28,8 @@ func TestMain(m *testing.M) {
 	switch {
 	case len(os.Args) > 2 && os.Args[1] == "serve":
 		os.Exit(serve(os.Args[2], os.Args[3:]))
+	case len(os.Args) > 3 && os.Args[1] == "worker":
+		os.Exit(superviseForever(os.Args[2], os.Args[3]))
 	case len(os.Args) > 1 && os.Args[1] == "child":
 		signal.Ignore(syscall.SIGTERM)
 		time.Sleep(time.Minute)
@@ -51,6 +53,11 @@ func serve(model string, args []string) int {
 		fmt.Println("INFO loading")
 		fmt.Fprintln(os.Stderr, strings.TrimPrefix(model, "says:"))
 		return 1
+	case strings.HasPrefix(model, "loop:"):
+		if nth := count(strings.TrimPrefix(model, "loop:")); nth > 1 && nth < 5 {
+			fmt.Println("RuntimeError: start", nth, "went wrong")
+			return 1
+		}
 	case model == "old" && has("--enable-scale-out"):
 		fmt.Fprintln(os.Stderr, "vllm: error: unrecognized arguments: --enable-scale-out")
 		return 2
@@ -76,6 +83,12 @@ func serve(model string, args []string) int {
 	f.sources = ""
 	f.pause = time.Millisecond
 	f.models = fmt.Sprintf(`{"data":[{"id":"tiny","root":%q,"max_model_len":%d}]}`, strings.Join(args, " "), fakeLength)
+	if model == "key" {
+		if f.apiKey = os.Getenv("VLLM_API_KEY"); f.apiKey == "" {
+			f.apiKey = value("--api-key")
+		}
+		fmt.Println("my key is", f.apiKey)
+	}
 	if pid := value("--dies"); pid != "" {
 		f.mischief = func(_ http.ResponseWriter, _ *http.Request, sent int) bool {
 			if sent == 5 {
@@ -97,6 +110,7 @@ func command(t *testing.T, model string, args ...string) vllm.Config {
 	}
 	c := config("")
 	c.Command.Path, c.Command.Model, c.Command.Args = self, model, args
+	c.RestartMin = 10 * time.Millisecond
 	c.Restarts, c.StopTimeout, c.Name, c.ReadyTimeout = 1, 200*time.Millisecond, "tiny", 30*time.Second
 	return c
 }
@@ -124,7 +138,7 @@ func TestSupervised(t *testing.T) {
 	c := command(t, "good", "--dtype", "float32")
 	c.Progress, c.BlockSize, c.Events = said.add, fakeBlock, func(*eventBatch) {}
 	e := open(t, c)
-	if i := e.Info(); i.Dtype != "float32" || len(i.Sources) != 1 || !strings.HasPrefix(i.Sources[0].Endpoint, "tcp://127.0.0.1:") || i.Sources[0].Topic != "kv-events" || i.EventsAsked {
+	if i := e.Info(); i.Dtype != "float32" || len(i.Sources) != 1 || !strings.HasPrefix(i.Sources[0].Endpoint, "tcp://[::ffff:127.0.0.1]:") || !strings.HasPrefix(i.Sources[0].ReplayEndpoint, "tcp://127.0.0.1:") || i.Sources[0].Topic != "kv-events" || i.EventsAsked {
 		t.Errorf("got %+v", i)
 	}
 	for _, want := range []string{"--block-size 16", "--served-model-name tiny", "--enable-scale-out", "--enable-prompt-tokens-details", `--kv-events-config {"enable_kv_cache_events":true`, "--dtype float32", "--max-logprobs 21"} {
@@ -135,12 +149,13 @@ func TestSupervised(t *testing.T) {
 	if !said.hold("Application startup complete.") {
 		t.Errorf("the server's output is missing from %q", said.all)
 	}
-	if _, err := enginetest.Collect(t.Context(), settled{e}, &dynamo.Request{Tokens: small(8), MaxTokens: 5}); err != nil {
+	if _, err := enginetest.Collect(t.Context(), e, &dynamo.Request{Tokens: small(8), MaxTokens: 5}); err != nil {
 		t.Fatal(err)
 	}
 }
 
 func TestGroupEnds(t *testing.T) {
+	t.Parallel()
 	file := filepath.Join(t.TempDir(), "pid")
 	e := open(t, command(t, "child:"+file))
 	b, err := os.ReadFile(file)
@@ -163,18 +178,19 @@ func TestGroupEnds(t *testing.T) {
 
 // A server that dies within answers is started again, and they fail as lost.
 func TestRestart(t *testing.T) {
+	t.Parallel()
 	e := open(t, command(t, "good", "--dies", "1"))
 	stop := running(t, e)
 	r := &dynamo.Request{Tokens: small(8), MaxTokens: 4}
 	for range 2 {
 		long := &dynamo.Request{Tokens: small(8), MaxTokens: 50, IgnoreEOS: true}
-		if _, err := enginetest.Collect(t.Context(), settled{e}, long); err == nil {
+		if _, err := enginetest.Collect(t.Context(), e, long); err == nil {
 			t.Fatal("the server did not die")
 		} else if code, _ := engine.Lost(err); code != engine.CodeLost {
 			t.Errorf("got %v, want the server lost", err)
 		}
 		waitFor(t, "the server to be back", func() bool {
-			_, err := enginetest.Collect(t.Context(), settled{e}, r)
+			_, err := enginetest.Collect(t.Context(), e, r)
 			return err == nil
 		})
 	}
@@ -225,6 +241,7 @@ func TestOlderCommand(t *testing.T) {
 }
 
 func TestNeverReady(t *testing.T) {
+	t.Parallel()
 	c := command(t, "sleeps")
 	c.ReadyTimeout = 300 * time.Millisecond
 	e, err := vllm.New(c)
@@ -256,6 +273,7 @@ func TestNeverReady(t *testing.T) {
 }
 
 func TestPortInUse(t *testing.T) {
+	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -59,12 +59,23 @@ var currentNames = metricNames{
 	usage: "vllm:kv_cache_usage_perc", steps: "vllm:iteration_tokens_total_count", config: "vllm:cache_config_info",
 }
 
+// guidedForms is how versions are told what restricts an answer, newest first. Each
+// passes over in silence the fields that it does not know, those of the others
+// among them, and answers without a restriction.
+var guidedForms = []guidedForm{
+	{version{0, 11, 0}, true, []dynamo.GuidedKind{
+		dynamo.GuidedJSONSchema, dynamo.GuidedJSONObject, dynamo.GuidedRegex, dynamo.GuidedChoice, dynamo.GuidedGrammar, dynamo.GuidedStructuralTag}},
+	{oldest, false, []dynamo.GuidedKind{
+		dynamo.GuidedJSONSchema, dynamo.GuidedJSONObject, dynamo.GuidedRegex, dynamo.GuidedChoice, dynamo.GuidedGrammar}},
+}
+
 // lacks says what versions before since cannot do, oldest first.
 var lacks = []struct {
 	since version
 	what  string
 }{
-	{version{0, 14, 0}, "its KV events do not name LoRA adapters: blocks of adapters are taken for the base model's"},
+	{version{0, 11, 0}, "guided decoding by structural tags, or with a say in how JSON is written, is refused"},
+	{version{0, 14, 0}, "its KV events do not name LoRA adapters: blocks of adapters are not counted"},
 	{version{0, 17, 0}, "its KV events do not show cache salts: blocks of tenants are taken for shared ones, though the server does not share them"},
 	{version{0, 20, 0}, "its KV events do not tell groups apart: a model with hybrid attention is credited with blocks it cannot use"},
 	{version{0, 29, 0}, "/inference/v1/generate passes no transfer parameters on"},

@@ -66,7 +66,7 @@ func TestEngine(t *testing.T) {
 				if got := e.Info().TokensInOut; got == noScale {
 					t.Fatalf("TokensInOut is %t", got)
 				}
-				return enginetest.Subject{Engine: settled{e}, Card: e.Card(), Prompt: small, Idle: idle(e)}
+				return enginetest.Subject{Engine: e, Card: e.Card(), Prompt: small, Text: textOf, Idle: idle(e)}
 			})
 		})
 	}
@@ -81,7 +81,7 @@ func TestDiscovery(t *testing.T) {
 	host := strings.TrimPrefix(c.URL, "http://")
 	host, _, _ = net.SplitHostPort(host)
 	want := vllm.Info{
-		Version: fakeVersion, Model: "tiny", Root: "/models/tiny", Models: []string{"tiny", "lora"},
+		Version: fakeVersion, Model: "tiny", Root: "/models/tiny", Models: []string{"tiny", "lora"}, Adapters: []string{"lora"},
 		ContextLength: fakeLength, BlockSize: fakeBlock, KVBlocks: 72, PrefixCaching: true, HashAlgorithm: "sha256",
 		Dtype: "auto", TokensInOut: true, Ranks: 1, EventsAsked: true,
 		Sources: []vllm.Source{{Endpoint: "tcp://" + host + ":5557", ReplayEndpoint: "tcp://" + host + ":5558", Topic: "kv-events"}},
@@ -117,7 +117,8 @@ func TestUnfit(t *testing.T) {
 		{"no vLLM", func(f *fake, _ *vllm.Config) { f.version = "" }, []string{"no vLLM", "--engine openai"}},
 		{"block size", func(_ *fake, c *vllm.Config) { c.BlockSize = 64 }, []string{"16", "64", "--block-size"}},
 		{"no block size", func(f *fake, _ *vllm.Config) { f.metrics = "vllm:x 1\n" }, []string{"--kv-cache-block-size"}},
-		{"key", func(f *fake, _ *vllm.Config) { f.apiKey = "secret" }, []string{"--engine-api-key"}},
+		{"key", func(f *fake, _ *vllm.Config) { f.apiKey = "secret" }, []string{"wants an API key", "--engine-api-key"}},
+		{"another key", func(f *fake, c *vllm.Config) { f.apiKey, c.APIKey = "secret", "sesame" }, []string{"another API key", "--engine-api-key"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f := newFake()
@@ -142,7 +143,7 @@ func TestUnfit(t *testing.T) {
 }
 
 func TestVersions(t *testing.T) {
-	for version, notes := range map[string]int{"0.32.0": 0, "0.32.0+cpu": 0, "0.29.1rc2": 0, "0.28.0": 1, "0.10.2": 4, "0.40.1.dev3+g12": 1, "dev": 1} {
+	for version, notes := range map[string]int{"0.32.0": 0, "0.32.0+cpu": 0, "0.29.1rc2": 0, "0.28.0": 1, "0.10.2": 5, "0.40.1.dev3+g12": 1, "dev": 1} {
 		f := newFake()
 		f.version = version
 		if got := open(t, config(f.start(t).URL)).Info().Notes; len(got) != notes {
@@ -185,7 +186,7 @@ func TestRequest(t *testing.T) {
 		},
 	}
 	ctx := obs.WithTrace(t.Context(), "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
-	if _, err := enginetest.Collect(ctx, settled{e}, r); err != nil {
+	if _, err := enginetest.Collect(ctx, e, r); err != nil {
 		t.Fatal(err)
 	}
 	var want map[string]any
@@ -296,6 +297,7 @@ func TestFaults(t *testing.T) {
 		{"503", status(503, "full"), dynamo.KindUnavailable, engine.CodeRefused},
 		{"502", status(502, "proxy"), dynamo.KindUnavailable, engine.CodeLost},
 		{"500", status(500, "a bug"), dynamo.KindInternal, ""},
+		{"500 out of memory", status(500, "CUDA out of memory. Tried to allocate 2.00 GiB."), dynamo.KindInternal, ""},
 		{"500 dead", status(500, "EngineCore encountered an issue. See stack trace (above) for the root cause."), dynamo.KindUnavailable, engine.CodeLost},
 		{"dies before", die(0), dynamo.KindUnavailable, engine.CodeLost},
 		{"dies within", die(3), dynamo.KindUnavailable, engine.CodeLost},
@@ -322,7 +324,6 @@ func TestFaults(t *testing.T) {
 		{"abort", stream(piece, "5", `"abort"`), dynamo.KindUnavailable, engine.CodeLost},
 		{"unknown end", stream(piece, "5", `"tired"`), dynamo.KindCorrupt, ""},
 		{"after the end", stream(piece+piece, "5", `"stop"`, "6", "null"), dynamo.KindCorrupt, ""},
-		{"usage of another", stream(piece+"data: {\"choices\":[],\"usage\":{\"prompt_tokens\":8,\"completion_tokens\":9}}\n\n", "5", `"stop"`), dynamo.KindCorrupt, ""},
 		{"prompt of another", stream(piece+"data: {\"choices\":[],\"usage\":{\"prompt_tokens\":80,\"completion_tokens\":1}}\n\n", "5", `"stop"`), dynamo.KindCorrupt, ""},
 		{"logprobs nobody asked for", stream("data: {\"choices\":[{\"token_ids\":[5],\"logprobs\":{\"content\":[{\"token_id\":5,\"logprob\":-1}]}}]}\n\n"), dynamo.KindCorrupt, ""},
 	} {
@@ -333,7 +334,7 @@ func TestFaults(t *testing.T) {
 			cfg := config(f.start(t).URL)
 			cfg.Metrics = metrics
 			e := open(t, cfg)
-			_, err := enginetest.Collect(t.Context(), settled{e}, &dynamo.Request{Tokens: small(8), MaxTokens: 10, IgnoreEOS: true})
+			_, err := enginetest.Collect(t.Context(), e, &dynamo.Request{Tokens: small(8), MaxTokens: 10, IgnoreEOS: true})
 			var de *dynamo.Error
 			if !errors.As(err, &de) || de.Kind != c.kind || de.Code != c.code {
 				t.Fatalf("got %v (%+v), want kind %v and code %q", err, de, c.kind, c.code)
@@ -472,7 +473,7 @@ func TestSlowMetrics(t *testing.T) {
 	<-asked
 	began := time.Now()
 	for range 20 {
-		if _, err := enginetest.Collect(t.Context(), settled{e}, &dynamo.Request{Tokens: small(8), MaxTokens: 5}); err != nil {
+		if _, err := enginetest.Collect(t.Context(), e, &dynamo.Request{Tokens: small(8), MaxTokens: 5}); err != nil {
 			t.Fatal(err)
 		}
 		_ = e.Load()
@@ -560,7 +561,7 @@ func TestConnectionReused(t *testing.T) {
 	defer s.Close()
 	e := open(t, config(s.URL))
 	for range 20 {
-		if _, err := enginetest.Collect(t.Context(), settled{e}, &dynamo.Request{Tokens: small(8), MaxTokens: 5}); err != nil {
+		if _, err := enginetest.Collect(t.Context(), e, &dynamo.Request{Tokens: small(8), MaxTokens: 5}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -580,7 +581,7 @@ func TestAlternatives(t *testing.T) {
 		r := &dynamo.Request{Tokens: small(8), MaxTokens: 40, IgnoreEOS: true}
 		r.Sampling = dynamo.Sampling{Temperature: 3, Seed: 4, Seeded: true, Logprobs: true, TopLogprobs: 4}
 		var err error
-		if answers[i], err = enginetest.Collect(t.Context(), settled{e}, r); err != nil {
+		if answers[i], err = enginetest.Collect(t.Context(), e, r); err != nil {
 			t.Fatal(err)
 		}
 	}

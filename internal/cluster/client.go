@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -24,13 +25,13 @@ type request struct {
 	tokens  int
 	choices int
 	stop    string
-	abort   int // after so many events the client goes away; 0: it stays
+	abort   int      // after so many events the client goes away; 0: it stays
+	answers []string // of each choice, undisturbed and without the stop string
 }
 
-// expected is the text of an undisturbed answer: the echo engine repeats the
-// prompt, and the tokenizer has one token per byte.
-func (r *request) expected() (text, finish string) {
-	text = strings.Repeat(r.prompt, r.tokens/len(r.prompt)+1)[:r.tokens]
+// expected is the text of an undisturbed answer.
+func (r *request) expected(choice int) (text, finish string) {
+	text = r.answers[choice]
 	if i := strings.Index(text, r.stop); r.stop != "" && i >= 0 {
 		return text[:i], "stop"
 	}
@@ -49,8 +50,17 @@ type outcome struct {
 	took       time.Duration
 }
 
-// load draws the requests of a run.
-func (s Shape) load(seed uint64) []request {
+// load draws the requests of a run. The echo engine repeats the prompt, and the
+// tokenizer has one token per byte; what a mocker answers is asked of one.
+func (s Shape) load(ctx context.Context, seed uint64) []request {
+	answers := func(r *request) []string {
+		return slices.Repeat([]string{strings.Repeat(r.prompt, r.tokens/len(r.prompt)+1)[:r.tokens]}, r.choices)
+	}
+	if s.Mocker {
+		o := newOracle()
+		defer o.end()
+		answers = func(r *request) []string { return o.ask(ctx, r) }
+	}
 	all := make([]request, s.Requests)
 	for i := range all {
 		d := draws{seed: seed, key: fmt.Sprintf("request %d", i)}
@@ -60,6 +70,9 @@ func (s Shape) load(seed uint64) []request {
 			prompt[j] = "abcdefghijklmnopqrstuvwxyz0123456789 "[d.below(37)]
 		}
 		r.prompt = string(prompt)
+		if s.Mocker && d.below(2) == 0 {
+			r.prompt = sharedPrefix[:4*d.below(len(sharedPrefix)/4)] + r.prompt
+		}
 		switch d.below(8) {
 		case 0:
 			r.choices = 2 + d.below(3)
@@ -68,6 +81,11 @@ func (s Shape) load(seed uint64) []request {
 			r.stop = (r.prompt + r.prompt)[at : at+2+d.below(len(prompt)-1)]
 		case 2:
 			r.abort = 1 + d.below(r.tokens)
+		}
+		r.answers = answers(&r)
+		if text := r.answers[0]; s.Mocker && r.stop != "" && len(text) > 2 {
+			at := d.below(len(text) - 2)
+			r.stop = text[at : at+1+d.below(min(4, len(text)-at))]
 		}
 		all[i] = r
 	}
@@ -113,7 +131,7 @@ func ask(ctx context.Context, client *http.Client, r request) outcome {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	body := map[string]any{
-		"model": modelName, "prompt": r.prompt, "max_tokens": r.tokens, "n": r.choices, "stream": true, "ignore_eos": true,
+		"model": modelName, "prompt": r.prompt, "max_tokens": r.tokens, "n": r.choices, "stream": true, "ignore_eos": true, "temperature": 0,
 		"stream_options": map[string]any{"include_usage": true},
 	}
 	if r.stop != "" {
@@ -198,8 +216,10 @@ func (o *outcome) check() error {
 	if !o.done {
 		return fmt.Errorf("I1: request %d: the stream ends without [DONE]", o.n)
 	}
-	text, finish := o.expected()
+	whole := true
 	for c := range o.texts {
+		text, finish := o.expected(c)
+		whole = whole && finish == "length"
 		if o.texts[c] != text {
 			return fmt.Errorf("I2: request %d, choice %d: got %q, want %q", o.n, c, o.texts[c], text)
 		}
@@ -207,7 +227,7 @@ func (o *outcome) check() error {
 			return fmt.Errorf("I1: request %d, choice %d: finish reason %q, want %q", o.n, c, o.finishes[c], finish)
 		}
 	}
-	if want := o.tokens * o.choices; finish == "length" && o.completion != want {
+	if want := o.tokens * o.choices; whole && o.completion != want {
 		return fmt.Errorf("I1: request %d: usage says %d completion tokens, want %d", o.n, o.completion, want)
 	}
 	return nil

@@ -11,9 +11,11 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/dynamo-go/dynamo"
+	"github.com/dynamo-go/dynamo/engine/mocker"
 	"github.com/dynamo-go/dynamo/internal/testnet"
 	"github.com/dynamo-go/dynamo/node"
 	"github.com/dynamo-go/dynamo/obs"
@@ -47,6 +49,7 @@ type process struct {
 	done    chan struct{}
 	tether  *tether
 	started chan struct{}
+	mocker  atomic.Pointer[mocker.Engine] // nil with an echo engine
 }
 
 // tether is a process's hold on the store: it breaks when the process is killed,
@@ -137,6 +140,9 @@ func (c *Cluster) start(host string) error {
 	} else {
 		cfg.Role, cfg.MaxRunning, cfg.MaxQueue = node.RoleWorker, maxRunning, maxQueue
 		n, _ := strconv.Atoi(host[1:]) // hosts are named so
+		if c.shape.Mocker {
+			c.shape.mock(&cfg, p, n)
+		}
 		cfg.Worker.ID = dynamo.WorkerID(n)
 		l, err = h.Listen(host + ":7000")
 		cfg.Worker.Listeners = []net.Listener{l}

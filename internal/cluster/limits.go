@@ -13,6 +13,12 @@ const (
 	// watchEvery is the time between two looks at the queues.
 	watchEvery = 500 * time.Millisecond
 
+	// The KV cache of a mocker: too small for maxRunning of the longest requests, so
+	// that some are preempted.
+	mockerBlocks, mockerBlockSize = 90, 4
+	// sharedPrefix begins many prompts for mockers, in pieces.
+	sharedPrefix = "the quick brown fox jumps over the lazy dog and then some more of it"
+
 	modelName  = "tiny"
 	maxRunning = 6 // of a worker: small, so that refusals and queues happen
 	maxQueue   = 4

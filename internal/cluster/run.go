@@ -36,7 +36,9 @@ type Result struct {
 	Requests int
 	// Migrations and Reconnections tell that the faults had an effect.
 	Migrations int
-	Log        []byte
+	// Preemptions are those of the mockers that lived to the end.
+	Preemptions int
+	Log         []byte
 }
 
 // Run runs one cluster through its faults and checks the laws.
@@ -90,7 +92,7 @@ func (c *Cluster) run1(ctx context.Context, seed uint64, res *Result) {
 	loaded := make(chan struct{})
 	var watching sync.WaitGroup
 	watching.Go(func() { c.watch(ctx, client, loaded) })
-	outcomes := drive(ctx, c.shape.load(seed), dial)
+	outcomes := drive(ctx, c.shape.load(ctx, seed), dial)
 	close(loaded)
 	watching.Wait()
 	failing.Wait()
@@ -105,8 +107,8 @@ func (c *Cluster) judge(outcomes []outcome, faults []Fault) {
 		err := o.check()
 		lost := slices.ContainsFunc(faults, func(f Fault) bool { return f.Kind == Kill && f.A == o.front })
 		if lost && (o.err != nil || !o.done) {
-			text, _ := o.expected()
-			for _, got := range o.texts {
+			for i, got := range o.texts {
+				text, _ := o.expected(i)
 				if !strings.HasPrefix(text, got) {
 					c.problem(fmt.Errorf("I2: request %d: got %q of %q before its frontend was killed", o.n, got, text))
 				}
@@ -145,6 +147,7 @@ func (c *Cluster) watch(ctx context.Context, client *http.Client, over <-chan st
 // quiesce checks that nothing is left in flight once the load has ended.
 func (c *Cluster) quiesce(ctx context.Context, client *http.Client, res *Result) {
 	time.Sleep(5 * time.Second)
+	res.Preemptions += c.checkPools()
 	for i := range c.shape.Frontends {
 		host := fmt.Sprintf("front%d", i+1)
 		if c.process(host) == nil {

@@ -113,12 +113,18 @@ type Shape struct {
 	ITL                time.Duration
 	Requests           int
 	Length             time.Duration // faults and arrivals fall into it
+	// Mocker says that the workers have mockers, not echo engines; Slow is how many
+	// times as slow all but the first are, and Refuse which share of requests they
+	// refuse.
+	Mocker       bool
+	Slow, Refuse float64
 }
 
 // shape draws a cluster.
 func shape(seed uint64) Shape {
-	d := draws{seed: seed, key: "shape"}
+	d, m := draws{seed: seed, key: "shape"}, draws{seed: seed, key: "mocker"}
 	return Shape{
+		Mocker: m.below(2) == 0, Slow: float64(1 + m.below(4)), Refuse: float64(m.below(3)) / 10,
 		Frontends: 1 + d.below(2), Workers: 2 + d.below(3), Connections: 1 + d.below(2),
 		RouterMode: d.pick("round-robin", "random", "least-loaded", "power-of-two"),
 		ITL:        d.between(2*time.Millisecond, 15*time.Millisecond), Requests: 8 + d.below(17),

@@ -42,6 +42,8 @@ type wireInstance struct {
 type wireCard struct {
 	Format int `json:"format"`
 	wireEngine
+	Weights      string            `json:"weights,omitzero"`
+	Vocabulary   string            `json:"vocabulary,omitzero"`
 	Tokenizer    Artifact          `json:"tokenizer,omitzero"`
 	Template     Artifact          `json:"template,omitzero"`
 	Special      map[string]string `json:"special,omitempty"`
@@ -59,20 +61,22 @@ type wireCard struct {
 // wireEngine is engine.Card field by field: the conversion between them does not
 // compile when one has a field that the other lacks.
 type wireEngine struct {
-	Model          string           `json:"model"`
-	Engine         string           `json:"engine,omitzero"`
-	Revision       string           `json:"revision,omitzero"`
-	ContextLength  int              `json:"context_length,omitzero"`
-	BlockSize      int              `json:"block_size,omitzero"`
-	VocabSize      int              `json:"vocab_size,omitzero"`
-	EOS            []dynamo.TokenID `json:"eos,omitempty"`
-	MaxTopLogprobs int              `json:"max_top_logprobs,omitzero"`
-	PromptLogprobs bool             `json:"prompt_logprobs,omitzero"`
-	Sampling       bool             `json:"honours_sampling,omitzero"`
-	Resume         bool             `json:"resume,omitzero"`
-	TextOnly       bool             `json:"text_only,omitzero"`
-	ResumeSeeded   bool             `json:"resume_seeded,omitzero"`
-	NumericClass   string           `json:"numeric_class,omitzero"`
+	Model          string              `json:"model"`
+	Engine         string              `json:"engine,omitzero"`
+	Revision       string              `json:"revision,omitzero"`
+	ContextLength  int                 `json:"context_length,omitzero"`
+	BlockSize      int                 `json:"block_size,omitzero"`
+	VocabSize      int                 `json:"vocab_size,omitzero"`
+	EOS            []dynamo.TokenID    `json:"eos,omitempty"`
+	MaxTopLogprobs int                 `json:"max_top_logprobs,omitzero"`
+	PromptLogprobs bool                `json:"prompt_logprobs,omitzero"`
+	Sampling       bool                `json:"honours_sampling,omitzero"`
+	Resume         bool                `json:"resume,omitzero"`
+	TextOnly       bool                `json:"text_only,omitzero"`
+	ResumeSeeded   bool                `json:"resume_seeded,omitzero"`
+	Guided         []dynamo.GuidedKind `json:"guided,omitempty"`
+	NumericClass   string              `json:"numeric_class,omitzero"`
+	Adapters       []string            `json:"adapters,omitempty"`
 }
 
 // EncodeInstance returns the stored form of i, at most MaxInstanceBytes long.
@@ -87,7 +91,7 @@ func EncodeInstance(i Instance) ([]byte, error) {
 	}
 	if c := i.Card; c != nil {
 		w.Card = &wireCard{
-			Format: CardFormat, wireEngine: wireEngine(c.Card), Tokenizer: c.Tokenizer, Template: c.Template,
+			Format: CardFormat, wireEngine: wireEngine(c.Card), Weights: c.Weights, Vocabulary: c.Vocabulary, Tokenizer: c.Tokenizer, Template: c.Template,
 			Special: c.Special, Role: c.Role, Ranks: c.Ranks, Labels: c.Labels, Capabilities: c.Capabilities,
 			MaxRunning: c.MaxRunning, MaxQueue: c.MaxQueue, KVBlocks: c.KVBlocks, Migration: c.Migration, Sampling: c.Sampling,
 		}
@@ -125,7 +129,7 @@ func DecodeInstance(b []byte) (Instance, error) {
 	}
 	if c := w.Card; c != nil {
 		i.Card = &Card{
-			Card: engine.Card(c.wireEngine), Format: c.Format, Tokenizer: c.Tokenizer, Template: c.Template,
+			Card: engine.Card(c.wireEngine), Format: c.Format, Weights: c.Weights, Vocabulary: c.Vocabulary, Tokenizer: c.Tokenizer, Template: c.Template,
 			Special: c.Special, Role: c.Role, Ranks: c.Ranks, Labels: c.Labels, Capabilities: c.Capabilities,
 			MaxRunning: c.MaxRunning, MaxQueue: c.MaxQueue, KVBlocks: c.KVBlocks, Migration: c.Migration, Sampling: c.Sampling,
 		}

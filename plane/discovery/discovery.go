@@ -63,6 +63,13 @@ type Card struct {
 	Format int
 	// Tokenizer and Template are served by the worker over rpc.
 	Tokenizer, Template Artifact
+	// Weights is what the operator calls the weights (--weights-id): workers of one
+	// model's name and one such name serve it together, whatever their engines.
+	// Empty: only workers that are alike in everything serve together.
+	Weights string
+	// Vocabulary is the SHA-256, in hexadecimal, of what each id stands for; set with
+	// Weights, whose workers may have read it from files of different forms.
+	Vocabulary string
 	// Special holds the special tokens that the template may name.
 	Special map[string]string
 	// Role is "aggregated", "prefill" or "decode".

@@ -11,13 +11,14 @@ import (
 //
 //	offset  bytes  what
 //	0       1      n, how many bytes follow: 6 … 127
-//	1       n      six unsigned varints (7 bits a byte, low bits first, the high
-//	               bit set on all but the last byte): Running, Waiting,
-//	               MaxRunning, KVBlocks, KVUsed, Steps
+//	1       n      six or seven unsigned varints (7 bits a byte, low bits first, the
+//	               high bit set on all but the last byte): Running, Waiting,
+//	               MaxRunning, KVBlocks, KVUsed, Steps, and flags: 1 is Down, others
+//	               are skipped. Without any the seventh is left out.
 //
-// Bytes left within n after the sixth number belong to a newer form and are
-// skipped, so a worker may say more than an older router understands. The first
-// five are at most MaxLoadCount.
+// Bytes left within n after that belong to a newer form and are skipped, so a
+// worker may say more than an older router understands. The first five are at most
+// MaxLoadCount.
 
 // AppendLoad appends the wire form of l to b; it allocates only what append
 // does. Counts below 0 travel as 0, above MaxLoadCount as that.
@@ -28,6 +29,9 @@ func AppendLoad(b []byte, l engine.Load) []byte {
 		b = binary.AppendUvarint(b, uint64(min(max(n, 0), MaxLoadCount)))
 	}
 	b = binary.AppendUvarint(b, l.Steps)
+	if l.Down {
+		b = binary.AppendUvarint(b, loadDown)
+	}
 	b[start] = byte(len(b) - start - 1)
 	return b
 }
@@ -50,12 +54,22 @@ func ParseLoad(b []byte) (l engine.Load, rest []byte, err error) {
 	if n <= 0 {
 		return engine.Load{}, nil, corrupt("a load holds no valid step count")
 	}
-	l.Steps = v
+	l.Steps, body = v, body[n:]
+	if len(body) > 0 {
+		flags, n := binary.Uvarint(body)
+		if n <= 0 {
+			return engine.Load{}, nil, corrupt("a load holds no valid flags")
+		}
+		l.Down = flags&loadDown != 0
+	}
 	return l, rest, nil
 }
 
 // MaxLoadCount bounds each count of a load but Steps.
 const MaxLoadCount = math.MaxInt32
+
+// loadDown is the flag of an engine that is down.
+const loadDown = 1
 
 // maxLoadBytes bounds what follows the length byte, newer forms included.
 const maxLoadBytes = 127

@@ -154,6 +154,7 @@ func FuzzRequest(f *testing.F) {
 func FuzzLoad(f *testing.F) {
 	f.Add(event.AppendLoad(nil, engine.Load{}))
 	f.Add(event.AppendLoad(nil, engine.Load{Running: 1, Waiting: 1 << 20, MaxRunning: 64, KVBlocks: 1 << 31, KVUsed: -1, Steps: 1<<64 - 1}))
+	f.Add(event.AppendLoad(nil, engine.Load{Waiting: 1, Down: true}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		l, rest, err := event.ParseLoad(b)
 		if err != nil {
@@ -174,7 +175,7 @@ func FuzzLoad(f *testing.F) {
 
 // A load from a worker of a newer version is understood as far as it goes.
 func TestNewerLoad(t *testing.T) {
-	want := engine.Load{Running: 3, Steps: 300}
+	want := engine.Load{Running: 3, Steps: 300, Down: true}
 	b := append(event.AppendLoad(nil, want), 1, 2, 3)
 	b[0] += 3
 	got, rest, err := event.ParseLoad(b)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/dynamo-go/dynamo"
+	"github.com/dynamo-go/dynamo/engine"
 )
 
 // appendRequest appends the wire form of r, all of it but the deadline.
@@ -26,6 +27,9 @@ func appendRequest(b []byte, r *dynamo.Request) []byte {
 	if s.Seeded {
 		flags |= flagSeeded
 	}
+	if r.Guided != (dynamo.Guided{}) {
+		flags |= flagGuided
+	}
 	b = append(b, requestFormat, flags)
 	for _, v := range [...]string{string(r.ID), r.Model, r.Adapter, r.Namespace, string(r.Group)} {
 		b = appendString(b, v)
@@ -44,7 +48,37 @@ func appendRequest(b []byte, r *dynamo.Request) []byte {
 	}
 	b = appendIDs(b, r.StopTokens)
 	b = appendIDs(b, r.Tokens)
-	return appendIDs(b, r.Resume)
+	b = appendIDs(b, r.Resume)
+	if flags&flagGuided != 0 {
+		b = appendGuided(b, &r.Guided)
+	}
+	return b
+}
+
+func appendGuided(b []byte, g *dynamo.Guided) []byte {
+	var flags byte
+	if g.Compact {
+		flags |= flagCompact
+	}
+	if g.Closed {
+		flags |= flagClosed
+	}
+	b = append(b, flags)
+	for _, v := range [...]string{string(g.Kind), g.Value, g.Whitespace} {
+		b = appendString(b, v)
+	}
+	return b
+}
+
+func (r *reader) guided() (g dynamo.Guided) {
+	flags := r.byte()
+	if flags&^flagsOfGuided != 0 {
+		r.fail("its restriction has flags that this worker does not know; run one version of dynamo on both sides")
+	}
+	g.Compact, g.Closed = flags&flagCompact != 0, flags&flagClosed != 0
+	g.Kind = dynamo.GuidedKind(r.string(maxStringBytes))
+	g.Value, g.Whitespace = r.string(engine.MaxGuidedBytes), r.string(engine.MaxGuidedBytes)
+	return g
 }
 
 // parseRequest reads what appendRequest wrote; nothing of the request points into
@@ -83,6 +117,9 @@ func parseRequest(b []byte) (*dynamo.Request, error) {
 	r.StopTokens = in.ids(nil)
 	r.Tokens = in.ids(nil)
 	r.Resume = in.ids(nil)
+	if flags&flagGuided != 0 {
+		r.Guided = in.guided()
+	}
 	if fault := in.end(); fault != "" {
 		return nil, badRequest(fault)
 	}

@@ -33,11 +33,14 @@ type Status struct {
 	Epoch  uint64 `json:"epoch"`
 	// Requests counts those in progress, which may be fewer than the engine's
 	// Load says when others use it too.
-	Requests      int         `json:"requests"`
-	UptimeSeconds float64     `json:"uptime_seconds"`
-	Registered    bool        `json:"registered"` // the store has the worker
-	Version       string      `json:"version,omitzero"`
-	Load          engine.Load `json:"load"`
+	Requests      int     `json:"requests"`
+	UptimeSeconds float64 `json:"uptime_seconds"`
+	Registered    bool    `json:"registered"` // the store has the worker
+	// Fault is why the engine lost the last request, in its own words: it is gone, say.
+	// Empty if it served it.
+	Fault   string      `json:"fault,omitzero"`
+	Version string      `json:"version,omitzero"`
+	Load    engine.Load `json:"load"`
 }
 
 // FetchStatus asks a worker for its status. ctx should have a deadline.

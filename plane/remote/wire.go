@@ -26,7 +26,7 @@ import (
 //	offset  bytes    what
 //	0       1        format, 1
 //	1       1        flags: 0x01 IgnoreEOS, 0x02 Logprobs, 0x04 PromptLogprobs,
-//	                 0x08 Seeded; the others are 0
+//	                 0x08 Seeded, 0x10 a restriction; the others are 0
 //	2       strings  ID, Model, Adapter, Namespace, Group
 //	        u64      Root
 //	        varints  Priority, MaxTokens, MinTokens, N, Choice, TopK, TopLogprobs
@@ -37,6 +37,9 @@ import (
 //	        ids      StopTokens
 //	        ids      Tokens
 //	        ids      Resume
+//	        guided   if 0x10: Guided: byte, 0x01 Compact, 0x02 Closed, the others
+//	                 are 0; strings Kind, Value, Whitespace, of which the last two
+//	                 have as many bytes as package engine allows
 //
 // and nothing follows.
 //
@@ -66,7 +69,12 @@ const (
 	flagLogprobs       = 0x02
 	flagPromptLogprobs = 0x04
 	flagSeeded         = 0x08
-	flagsOfRequest     = flagIgnoreEOS | flagLogprobs | flagPromptLogprobs | flagSeeded
+	flagGuided         = 0x10
+	flagsOfRequest     = flagIgnoreEOS | flagLogprobs | flagPromptLogprobs | flagSeeded | flagGuided
+
+	flagCompact   = 0x01
+	flagClosed    = 0x02
+	flagsOfGuided = flagCompact | flagClosed
 
 	chunkFormat     = 0x40
 	chunkFormatMask = 0xc0

@@ -121,6 +121,8 @@ func TestRequestValues(t *testing.T) {
 		{Root: math.MaxUint64, Sampling: dynamo.Sampling{Seed: math.MaxUint64}},
 		{Sampling: dynamo.Sampling{Temperature: nan, TopP: float32(math.Inf(1))}},
 		{Sampling: dynamo.Sampling{LogitBias: []dynamo.LogitBias{{ID: math.MaxUint32, Bias: nan}}}},
+		{Guided: dynamo.Guided{Kind: dynamo.GuidedJSONObject}},
+		{Guided: dynamo.Guided{Kind: dynamo.GuidedRegex, Value: "[0-9]+\x00", Whitespace: " ?", Closed: true}, Resume: tokens(1)},
 	} {
 		b := appendRequest(nil, &r)
 		got, err := parseRequest(b)
@@ -137,8 +139,17 @@ func TestRequestValues(t *testing.T) {
 		}
 	}
 	long := dynamo.Request{Model: strings.Repeat("m", maxStringBytes+1)}
+	restricted := func(value string) []byte {
+		return appendRequest(nil, &dynamo.Request{Guided: dynamo.Guided{Kind: dynamo.GuidedRegex, Value: value}})
+	}
+	if _, err := parseRequest(restricted(strings.Repeat("r", engine.MaxGuidedBytes))); err != nil {
+		t.Errorf("the longest restriction: %v", err)
+	}
+	strange := restricted("r")
+	strange[len(strange)-len("\x00\x05regex\x01r\x00")] = 0x80
 	for name, b := range map[string][]byte{
 		"format": {2, 0}, "flags": {1, 0x80}, "long name": appendRequest(nil, &long), "more": append(appendRequest(nil, &dynamo.Request{}), 0),
+		"long restriction": restricted(strings.Repeat("r", engine.MaxGuidedBytes+1)), "flags of the restriction": strange,
 	} {
 		if _, err := parseRequest(b); dynamo.KindOf(orNil(err)) != dynamo.KindInvalid {
 			t.Errorf("%s: got %v, want an invalid request", name, err)
@@ -302,6 +313,7 @@ func TestChunkAllocations(t *testing.T) {
 func FuzzRequest(f *testing.F) {
 	f.Add(appendRequest(nil, &dynamo.Request{}))
 	f.Add(appendRequest(nil, &dynamo.Request{ID: "a", Tokens: tokens(3), Resume: tokens(2), StopTokens: tokens(1), Sampling: dynamo.Sampling{LogitBias: []dynamo.LogitBias{{ID: 1, Bias: 2}}}}))
+	f.Add(appendRequest(nil, &dynamo.Request{Tokens: tokens(1), Guided: dynamo.Guided{Kind: dynamo.GuidedChoice, Value: `["a","b"]`, Whitespace: " ", Compact: true}}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r, err := bounded1(t, len(b), func() (*dynamo.Request, error) { return parseRequest(b) })
 		if err != nil {

@@ -64,7 +64,20 @@ type Request struct {
 	Sticky Key
 	// Excluded are workers that may not win.
 	Excluded []Key
+	// Adapter is what the worker must list; empty asks nothing.
+	Adapter string
+	// Ranks says how well each kind of worker suits the request, by
+	// Candidate.Kind; nil: all alike.
+	Ranks []Rank
 }
+
+// Rank says how well a kind of worker suits a request. One of a higher rank wins
+// only when none of a lower is left: they are all down, draining, lost or doubted.
+// Full ones are waited for.
+type Rank uint8
+
+// Unable is the rank of workers that cannot serve the request at all.
+const Unable Rank = 255
 
 // Seed returns the seed of one attempt at a request: equal for the same request,
 // number of ids it resumes and attempt, unrelated otherwise.
@@ -96,6 +109,8 @@ func (s State) String() string {
 type Candidate struct {
 	Key
 	State State
+	// Kind numbers the workers' cards: those of one kind can do the same.
+	Kind int
 	// HeldUntil keeps the worker from winning before that time: it has refused, or
 	// lost, a request a moment ago. Lost says which of them.
 	HeldUntil time.Time
@@ -113,6 +128,8 @@ type Candidate struct {
 	Turn uint64
 	// Report is what it said of itself last.
 	Report Report
+	// Adapters are those it has; the slice does not change.
+	Adapters []string
 }
 
 // Report is a worker's own count of its requests, other routers' included.
@@ -139,9 +156,12 @@ const (
 	IsHeld
 	IsExcluded
 	IsFull
+	Lacks    // the adapter that is asked for
+	IsUnable // it could take a request, but not this one
+	IsLesser // a worker of a lower rank is left
 )
 
-var verdicts = [...]string{Fit: "fit", IsDown: "down", IsDraining: "draining", IsLost: "lost", IsHeld: "held", IsExcluded: "excluded", IsFull: "full"}
+var verdicts = [...]string{Fit: "fit", IsDown: "down", IsDraining: "draining", IsLost: "lost", IsHeld: "held", IsExcluded: "excluded", IsFull: "full", Lacks: "lacks", IsUnable: "unable", IsLesser: "lesser"}
 
 // String returns the verdict's name.
 func (v Verdict) String() string {
@@ -193,6 +213,9 @@ func Decide(p Policy, r Request, candidates []Candidate, scores []Score) Decisio
 	for i := range candidates {
 		d.Scores = append(d.Scores, score(p, &r, &candidates[i]))
 	}
+	if r.Ranks != nil {
+		d.passOver()
+	}
 	if p == PowerOfTwo {
 		d.sample()
 	}
@@ -242,12 +265,30 @@ func (d *Decision) Outcome() Verdict {
 		return Fit
 	}
 	for i := range d.Scores {
+		if d.Request.rank(&d.Candidates[i]) == Unable {
+			continue
+		}
 		switch d.Scores[i].Verdict {
 		case IsFull, IsHeld, IsExcluded:
 			return IsFull
 		}
 	}
 	return IsDown
+}
+
+// Particular says that there is no winner because of what the request is: another
+// one might find a worker at the same moment.
+func (d *Decision) Particular() bool {
+	if d.Winner != None {
+		return false
+	}
+	for i := range d.Scores {
+		switch d.Scores[i].Verdict {
+		case IsUnable, IsLesser:
+			return true
+		}
+	}
+	return false
 }
 
 // Next returns the earliest time, after the decision's, at which a candidate may
@@ -297,8 +338,41 @@ func score(p Policy, r *Request, c *Candidate) Score {
 	return s
 }
 
+// rank is that of a candidate.
+func (r *Request) rank(c *Candidate) Rank {
+	if r.Ranks == nil {
+		return 0
+	}
+	return r.Ranks[c.Kind]
+}
+
+// passOver takes those out that are unable, and those of a higher rank than the
+// lowest of which a worker is left. When none is left at all, each may win that can.
+func (d *Decision) passOver() {
+	r, most := &d.Request, Unable-1
+	for i := range d.Candidates {
+		c := &d.Candidates[i]
+		lost := c.Lost && later(c.HeldUntil, r.Now)
+		if c.State == Up && !lost && !later(c.DoubtedUntil, r.Now) && d.Scores[i].Verdict != Lacks {
+			most = min(most, r.rank(c))
+		}
+	}
+	for i := range d.Scores {
+		s, rank := &d.Scores[i], r.rank(&d.Candidates[i])
+		switch {
+		case s.Verdict != Fit:
+		case rank == Unable:
+			s.Verdict = IsUnable
+		case rank > most:
+			s.Verdict = IsLesser
+		}
+	}
+}
+
 func verdict(r *Request, c *Candidate, load int) Verdict {
 	switch {
+	case r.Adapter != "" && !slices.Contains(c.Adapters, r.Adapter):
+		return Lacks
 	case c.State == Down:
 		return IsDown
 	case c.State == Draining:

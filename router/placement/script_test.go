@@ -81,7 +81,7 @@ func (sc *script) find(t *testing.T, name string) *placement.Candidate {
 }
 
 // worker NAME [max=N] [queue=N] [booked=N] [tokens=N] [state=up|down|draining]
-// [held=DURATION] [lost=DURATION] [doubted=DURATION] adds or changes one.
+// [held=DURATION] [lost=DURATION] [doubted=DURATION] [kind=N] adds or changes one.
 func (sc *script) worker(t *testing.T, d *datadriven.TestData) {
 	c := sc.find(t, d.CmdArgs[0].Key)
 	var state, held, lost, doubted string
@@ -89,6 +89,7 @@ func (sc *script) worker(t *testing.T, d *datadriven.TestData) {
 	d.MaybeScanArgs(t, "queue", &c.MaxQueue)
 	d.MaybeScanArgs(t, "booked", &c.Booked)
 	d.MaybeScanArgs(t, "tokens", &c.BookedTokens)
+	d.MaybeScanArgs(t, "kind", &c.Kind)
 	if d.MaybeScanArgs(t, "state", &state) {
 		c.State = map[string]placement.State{"up": placement.Up, "down": placement.Down, "draining": placement.Draining}[state]
 	}
@@ -110,17 +111,29 @@ func (sc *script) worker(t *testing.T, d *datadriven.TestData) {
 	}
 }
 
-// pick ID [attempt=N] [not=w1,w2] [sticky=w1] [times=N] decides, books, and prints
+// pick ID [attempt=N] [not=w1,w2] [sticky=w1] [ranks=0+1+unable] [times=N] decides, books, and prints
 // the scores; with times only the winners of as many requests.
 func (sc *script) pick(t *testing.T, d *datadriven.TestData) string {
 	q := placement.Request{ID: dynamo.RequestID(d.CmdArgs[0].Key), Now: sc.now}
 	attempt, times := 0, 0
+	var ranks string
 	var not, sticky string
 	d.MaybeScanArgs(t, "attempt", &attempt)
 	d.MaybeScanArgs(t, "times", &times)
 	if d.MaybeScanArgs(t, "not", &not) {
 		for _, name := range strings.Split(not, "+") {
 			q.Excluded = append(q.Excluded, sc.find(t, name).Key)
+		}
+	}
+	if d.MaybeScanArgs(t, "ranks", &ranks) {
+		for text := range strings.SplitSeq(ranks, "+") {
+			rank := placement.Unable
+			if text != "unable" {
+				if _, err := fmt.Sscan(text, &rank); err != nil {
+					d.Fatalf(t, "%v", err)
+				}
+			}
+			q.Ranks = append(q.Ranks, rank)
 		}
 	}
 	if d.MaybeScanArgs(t, "sticky", &sticky) {

@@ -2,7 +2,7 @@
 # Measures this project and its peers side by side, in one run on one machine,
 # and prints both sides. It installs the peers itself (Python 3 with pip and
 # venv; llama-cpp-python compiles for about ten minutes) into the user cache.
-#   scripts/figures/run.sh [tokenizer] [chat] [engine] [serve] [frontend] [binary] [cluster] [instep]     default: all
+#   scripts/figures/run.sh [tokenizer] [chat] [engine] [serve] [frontend] [proxy] [binary] [cluster] [instep]     default: all
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 root=$PWD
@@ -18,7 +18,7 @@ stop() {
 trap 'stop; rm -rf "$work"' EXIT
 
 parts=("$@")
-[ $# -gt 0 ] || parts=(binary tokenizer chat engine serve frontend cluster instep)
+[ $# -gt 0 ] || parts=(binary tokenizer chat engine serve frontend proxy cluster instep)
 echo "machine: $(nproc) x $(awk -F': ' '/model name/{print $2; exit}' /proc/cpuinfo), $(date -u +%F), commit $(git rev-parse --short HEAD 2>/dev/null || echo none)"
 CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o "$work/dynamo" ./cmd/dynamo
 CGO_ENABLED=0 go build -o "$work/load" ./scripts/load
@@ -188,6 +188,43 @@ part_frontend() {
   echo "- Dynamo 1.6.1 frontend, round-robin, two mockers in another process (tokenizes)"
   front dynamo-1.6.1 http://127.0.0.1:18102 "${started[-1]}" smol
   stop
+}
+
+# proxied NAME URL PIDS: short streams, and long ones of long prompts.
+proxied() {
+  taskset -c 1 "$work/load" -url "$2" -model smollm2 -c 32 -n 4000 -warmup 500 -pid "$3" | sed "s/^/$1; 32 words, 16 tokens: /"
+  taskset -c 1 "$work/load" -url "$2" -model smollm2 -c 32 -n 1000 -warmup 100 -words 1000 -max-tokens 256 -pid "$3" | sed "s/^/$1; 1000 words, 256 tokens (times 3.9 is a million tokens): /"
+}
+
+part_proxy() {
+  echo "== as a proxy before two servers of canned answers, each event a write of its own; proxies on cpu 0, servers and client on cpu 1 (five rounds, in turn)"
+  local gguf python router own front backs=() url
+  gguf=$(model)
+  taskset -c 1 "$work/load" -canned 127.0.0.1:18121,127.0.0.1:18122 -model smollm2 &
+  started=($!)
+  wait_for http://127.0.0.1:18122/v1/models
+  taskset -c 0 "$dynamo" serve "$gguf" --model-name smollm2 --engine openai --engine-url http://127.0.0.1:18121 --engine-url http://127.0.0.1:18122 --http-port 18123 --log error >"$work/proxy.log" 2>&1 &
+  own=$!
+  export DYN_RUN_DIR=$work/run-proxy
+  mkdir -p "$DYN_RUN_DIR"
+  taskset -c 0 "$dynamo" frontend --http-port 18124 --log error >"$work/proxy-frontend.log" 2>&1 &
+  front=$!
+  for url in http://127.0.0.1:18121 http://127.0.0.1:18122; do
+    taskset -c 0 "$dynamo" worker "$gguf" --model-name smollm2 --engine openai --engine-url "$url" --log error >>"$work/proxy-workers.log" 2>&1 &
+    backs+=($!)
+  done
+  python=$(venv router vllm-router==0.1.17)
+  taskset -c 0 "$(dirname "$python")/vllm-router" --worker-urls http://127.0.0.1:18121 http://127.0.0.1:18122 --policy round_robin --host 127.0.0.1 --port 18125 >"$work/router.log" 2>&1 &
+  router=$!
+  started+=("$own" "$front" "${backs[@]}" "$router")
+  for url in http://127.0.0.1:18123/ready http://127.0.0.1:18124/ready http://127.0.0.1:18125/health; do wait_for "$url"; done
+  for _ in 1 2 3 4 5; do
+    proxied "dynamo serve" http://127.0.0.1:18123 "ours=$own"
+    proxied "dynamo frontend and two workers" http://127.0.0.1:18124 "frontend=$front,worker=${backs[0]},other-worker=${backs[1]}"
+    proxied "vllm-router 0.1.17 round_robin, which does not tokenize" http://127.0.0.1:18125 "vllm-router=$router"
+  done | python3 scripts/figures/proxy.py
+  stop
+  unset DYN_RUN_DIR
 }
 
 for part in "${parts[@]}"; do "part_$part"; cd "$root"; done

@@ -4,6 +4,9 @@
 // stays small. The figure scripts use it on every server they compare.
 //
 //	load -url http://127.0.0.1:8000 -model smollm2 -c 64 -n 20000 -pid ours=1234
+//
+// With -canned it is the server itself: one whose answers cost nothing, for
+// measuring what stands before it.
 package main
 
 import (
@@ -36,7 +39,7 @@ type options struct {
 	timeout            time.Duration
 	pids               map[string]string
 	floor              bool
-	sink               string
+	sink, canned       string
 }
 
 func main() {
@@ -64,6 +67,7 @@ func parse() (options, error) {
 	flag.DurationVar(&o.timeout, "timeout", 30*time.Second, "per request")
 	flag.BoolVar(&o.floor, "floor", false, "measure what a paced token costs the cheapest server there can be, and nothing else")
 	flag.StringVar(&o.sink, "sink", "", "internal: the other end of -floor")
+	flag.StringVar(&o.canned, "canned", "", "be a server of canned answers at each of these addresses, separated by commas")
 	flag.Parse()
 	o.address = strings.TrimPrefix(*url, "http://")
 	o.pids = map[string]string{}
@@ -83,6 +87,8 @@ func run(o options) error {
 		return sink(o.sink)
 	case o.floor:
 		return floor()
+	case o.canned != "":
+		return canned(o.canned, o.model)
 	}
 	if err := phase(o, o.warmUp, nil); err != nil {
 		return fmt.Errorf("warm-up: %w", err)

@@ -1,11 +1,12 @@
 """Checks of scripts/vllm/run.sh, with Python's own library alone.
 
 answers FRONTEND SERVER        what comes through the frontend is what the server answers
-killed FRONTEND SERVER PID     the server is killed in the middle of answers; they go on
+killed FRONTEND SERVER PID WHERE   a server is killed in the middle of answers; they go on at WHERE
 """
 import json
 import os
 import random
+import re
 import signal
 import sys
 import threading
@@ -71,14 +72,55 @@ def answers(front, server):
     if usage["prompt_tokens_details"]["cached_tokens"] < 32:
         sys.exit(f"cached tokens: {usage}")
     ok("cached tokens are reported", str(usage["prompt_tokens_details"]["cached_tokens"]))
-    try:
-        post(front + "/v1/completions", body(5, kv_transfer_params={"do_remote_prefill": True}))
-    except urllib.error.HTTPError as e:
-        if e.code != 400 or "kv_transfer_params" not in (text := e.read().decode()):
-            sys.exit(f"a request with kv_transfer_params: {e.code} {text}")
+    post(front + "/v1/completions", body(5, kv_transfer_params={"do_remote_prefill": True}))
     post(server + "/v1/completions", body(6))
-    ok("forged kv_transfer_params reach nobody; the server lives")
+    ok("forged kv_transfer_params are dropped; the server lives")
+    guided(front)
+    lora(front, server)
     gone(front, server)
+
+
+def guided(front):
+    animals = ["hedgehog", "albatross", "iguana"]
+    url = front + "/v1/chat/completions"
+    chat = {"model": "smollm2", "messages": [{"role": "user", "content": "Name an animal, as JSON if you like."}], "max_tokens": 60}
+    for name, more, fits in [
+        ("structured_outputs.choice", {"structured_outputs": {"choice": animals}}, lambda t: t in animals),
+        ("structured_outputs.regex", {"structured_outputs": {"regex": "[0-9]{3}-[a-f]{4}"}}, lambda t: re.fullmatch("[0-9]{3}-[a-f]{4}", t)),
+        ("response_format json_schema", {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {
+            "type": "object", "properties": {"age": {"type": "integer", "minimum": 1, "maximum": 9}, "kind": {"enum": animals}}, "required": ["age", "kind"], "additionalProperties": False}}}},
+         lambda t: json.loads(t)["kind"] in animals and json.loads(t)["age"] in range(1, 10)),
+        ("nvext.guided_choice", {"nvext": {"guided_choice": animals}}, lambda t: t in animals),
+    ]:
+        for temperature in (0, 1.2):
+            text = post(url, {**chat, **more, "temperature": temperature, "seed": 4})["choices"][0]["message"]["content"]
+            if not fits(text):
+                sys.exit(f"{name}: the answer is {text!r}")
+    try:
+        post(url, {**chat, "response_format": {"type": "json_object"}, "structured_outputs": {"choice": animals}})
+        sys.exit("two restrictions at once are accepted")
+    except urllib.error.HTTPError as e:
+        if e.code != 400:
+            sys.exit(f"two restrictions at once: {e.code}")
+    ok("guided decoding", "choice, regex, JSON schema, nvext; greedy and drawn; two at once are refused")
+
+
+def lora(front, server):
+    with urllib.request.urlopen(front + "/v1/models", timeout=30) as response:
+        models = {m["id"]: m.get("parent") for m in json.load(response)["data"]}
+    if models.get("ada") != "smollm2":
+        sys.exit(f"the list of models lacks the adapter: {models}")
+    differs = 0
+    for seed in range(6):
+        ours = post(front + "/v1/completions", {**body(seed), "model": "ada"})
+        theirs = post(server + "/v1/completions", {**body(seed), "model": "ada"})["choices"][0]["text"]
+        base = post(front + "/v1/completions", body(seed))["choices"][0]["text"]
+        if ours["choices"][0]["text"] != theirs or ours["model"] != "ada":
+            sys.exit(f"adapter, prompt {seed}: {ours}, the server says {theirs!r}")
+        differs += theirs != base
+    if not differs:
+        sys.exit("the adapter changes nothing")
+    ok("LoRA adapter by its name", f"6 of 6 texts equal the server's own, {differs} differ from the model's")
 
 
 def running(server):
@@ -108,7 +150,8 @@ def gone(front, server):
     ok("a client that goes away ends its request at the server", f"within {time.time() - began:.2f} s")
 
 
-def killed(front, server, pid):
+def killed(front, server, pid, where):
+    """SERVER has the undisturbed answers, PID leads the process group to kill."""
     n = 8
     want = [post(server + "/v1/completions", body(100 + i, max_tokens=60, ignore_eos=True))["choices"][0]["text"] for i in range(n)]
     got, errors = [""] * n, []
@@ -135,8 +178,8 @@ def killed(front, server, pid):
         t.join()
     same = sum(a == b for a, b in zip(got, want))
     if errors or same < n:
-        sys.exit(f"{same} of {n} texts are as undisturbed; errors: {errors}")
-    ok("kill -9 of the server in the middle of greedy answers: text as undisturbed", f"{n} of {n}")
+        sys.exit(f"{same} of {n} texts are as undisturbed; errors: {errors}; {[(a, b) for a, b in zip(got, want) if a != b]}")
+    ok(f"kill -9 of a server in the middle of greedy answers, which go on at {where}: text as undisturbed", f"{n} of {n}")
 
 
 globals()[sys.argv[1]](*sys.argv[2:])

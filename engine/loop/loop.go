@@ -1,9 +1,9 @@
-package native
+package loop
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"math"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -18,19 +18,16 @@ import (
 
 // loop is the state of the batch loop. It belongs to Run's goroutine.
 type loop struct {
-	e       *Engine
-	s       *sched.Scheduler
-	sampler sampler
-	live    map[sched.ID]*task
-	lastID  sched.ID
+	e      *Engine
+	ctx    context.Context // of Run: what a step is computed under
+	s      *sched.Scheduler
+	live   map[sched.ID]*Task
+	lastID sched.ID
 
 	commands []command // the inbox taken, whose memory is swapped with it
 	results  []sched.Result
-	sampled  []*task
-	shared   []sched.Entry // the entries that are computed together
-	where    []int         // their indices in the batch
-	raw      []float32     // a row as the model gave it
-	failure  error         // why the batch was not computed
+	sampled  []*Task // those of the batch that an id is wanted for
+	failure  error   // why the batch was not computed
 
 	stats Stats
 	// Events of a scheduler made anew continue the numbers of the one before.
@@ -39,12 +36,12 @@ type loop struct {
 
 // Run is the batch loop. It returns nil after Drain, when all requests have ended,
 // and the cause of ctx when that is done first; then it ends all requests with
-// KindUnavailable. It is called once, and frees the KV cache in the end.
+// KindUnavailable. It is called once, and closes the computer in the end.
 func (e *Engine) Run(ctx context.Context) error {
 	e.mu.Lock()
 	if e.mu.running {
 		e.mu.Unlock()
-		panic("BUG: native: Run is called twice")
+		panic("BUG: loop: Run is called twice")
 	}
 	e.mu.running = true
 	e.mu.Unlock()
@@ -56,9 +53,14 @@ func (e *Engine) Run(ctx context.Context) error {
 		l.stop(err)
 		return err
 	}
+	l.ctx = ctx
 	stopped := context.AfterFunc(ctx, e.signal)
 	defer stopped()
 	for {
+		if end, over := errors.AsType[*End](l.failure); over {
+			l.stop(ended(end))
+			return end.Err
+		}
 		if ctx.Err() != nil {
 			l.stop(stopping())
 			return context.Cause(ctx)
@@ -72,17 +74,17 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 }
 
-// free gives the KV cache back.
+// free lets go of what the computer holds.
 func (e *Engine) free() {
-	if err := e.forward.close(); err != nil {
+	if err := e.config.Computer.Close(); err != nil {
 		e.config.Logger.Error("free the KV cache", "err", err)
 	}
 }
 
 func newLoop(e *Engine) (*loop, error) {
-	l := &loop{e: e, live: map[sched.ID]*task{}, sampler: sampler{kernels: e.kernels}}
+	l := &loop{e: e, live: map[sched.ID]*Task{}}
 	var err error
-	l.s, err = sched.New(e.config.scheduler(&e.card))
+	l.s, err = sched.New(e.config.Sched)
 	return l, err
 }
 
@@ -112,7 +114,10 @@ func (l *loop) stop(err error) {
 		l.publish()
 	}
 	for _, c := range inbox {
-		if !c.cancel {
+		switch {
+		case c.check != nil:
+			c.check <- err
+		case !c.cancel:
 			c.task.fail(err)
 		}
 	}
@@ -124,7 +129,7 @@ func (l *loop) stop(err error) {
 // wait returns when there may be something to do.
 func (l *loop) wait() {
 	at, ok := l.s.NextWake()
-	if !ok {
+	if !ok || l.stalled() {
 		<-l.e.wake
 		return
 	}
@@ -136,6 +141,9 @@ func (l *loop) wait() {
 	}
 }
 
+// stalled reports whether the engine is stuck.
+func (l *loop) stalled() bool { return l.e.config.Stalled != nil && l.e.config.Stalled() }
+
 // turn takes in what was asked and computes one batch. It reports false when there
 // is none.
 func (l *loop) turn() (worked bool) {
@@ -146,7 +154,13 @@ func (l *loop) turn() (worked bool) {
 		}
 	}()
 	l.takeIn(time.Now())
+	if l.stalled() {
+		return false
+	}
 	batch, actions := l.s.Next(time.Now())
+	if batch != nil && l.e.config.Observe != nil {
+		l.e.config.Observe(actions, batch)
+	}
 	l.handle(actions)
 	if batch == nil {
 		l.publish()
@@ -154,12 +168,12 @@ func (l *loop) turn() (worked bool) {
 	}
 	l.results = slices.Grow(l.results[:0], len(batch.Entries))[:len(batch.Entries)]
 	clear(l.results)
-	l.sampled = l.sampled[:0]
 	// Life 9: the batch is computed, and an id drawn for each sequence that is due.
-	if l.failure = l.compute(batch); l.failure != nil {
-		l.e.config.Logger.Error("step failed", obs.KeyError, l.failure, obs.KeyTokens, batch.Tokens)
-		actions = l.s.Fail(time.Now())
+	if l.failure = l.e.config.Computer.Compute(l.ctx, batch, l.results); l.failure != nil {
+		l.sampled = l.sampled[:0]
+		actions = l.fail(batch)
 	} else {
+		l.count(batch)
 		actions = l.s.Done(l.results, time.Now())
 	}
 	l.handle(actions)
@@ -176,12 +190,38 @@ func (l *loop) turn() (worked bool) {
 	return true
 }
 
+// count notes which sequences got an id.
+func (l *loop) count(b *sched.Batch) {
+	l.sampled = l.sampled[:0]
+	for i := range b.Entries {
+		if e := &b.Entries[i]; e.Sample {
+			t := e.Ref.(*Task)
+			l.sampled = append(l.sampled, t)
+			if t.Position > e.Output {
+				l.stats.OutputTokens++
+			}
+		}
+	}
+}
+
+// fail ends the requests of a batch that was not computed.
+func (l *loop) fail(b *sched.Batch) []sched.Action {
+	if l.ctx.Err() == nil {
+		l.e.config.Logger.Error("step failed", obs.KeyError, l.failure, obs.KeyTokens, b.Tokens)
+	}
+	return l.s.Fail(time.Now())
+}
+
 // takeIn submits and cancels what Generate asked for.
 func (l *loop) takeIn(now time.Time) {
 	l.e.mu.Lock()
 	l.commands, l.e.mu.inbox = l.e.mu.inbox, l.commands[:0]
 	l.e.mu.Unlock()
 	for _, c := range l.commands {
+		if c.check != nil {
+			c.check <- l.s.Check()
+			continue
+		}
 		if c.cancel {
 			if l.live[c.task.id] == c.task {
 				l.handle(l.s.Cancel(c.task.id, now))
@@ -196,13 +236,13 @@ func (l *loop) takeIn(now time.Time) {
 	clear(l.commands)
 }
 
-func (l *loop) submit(t *task, now time.Time) {
+func (l *loop) submit(t *Task, now time.Time) {
 	l.lastID++
 	t.id = l.lastID
-	r := t.r
+	r := t.Request
 	err := l.s.Submit(sched.Request{
 		ID: t.id, Ref: t, Prompt: r.Tokens, Resumed: r.Resume,
-		MaxTokens: len(r.Resume) + max(t.room, 1), Priority: r.Priority, Deadline: r.Deadline,
+		MaxTokens: len(r.Resume) + max(t.Room, 1), Priority: r.Priority, Deadline: r.Deadline,
 		Root: r.Root, PromptLogits: r.Sampling.PromptLogprobs,
 	}, now)
 	if err != nil {
@@ -220,17 +260,17 @@ func (l *loop) handle(actions []sched.Action) {
 	}
 	l.publish()
 	for _, a := range actions {
-		t, _ := a.Ref.(*task)
+		t, _ := a.Ref.(*Task)
 		switch a.Kind {
 		case sched.Admitted:
 			// Life 8: sched has given the request its blocks, those of its prefix among them.
 			if !a.Again {
 				t.cached = a.Cached
-				l.stats.PromptTokens += uint64(len(t.r.Tokens))
+				l.stats.PromptTokens += uint64(len(t.Request.Tokens))
 				l.stats.CachedTokens += uint64(a.Cached)
 			}
 		case sched.Preempted:
-			l.e.config.Logger.Debug("preempted", obs.KeyRequest, t.r.ID)
+			l.e.config.Logger.Debug("preempted", obs.KeyRequest, t.Request.ID)
 		case sched.Ended:
 			delete(l.live, a.ID)
 			l.end(t, a.Reason)
@@ -238,7 +278,7 @@ func (l *loop) handle(actions []sched.Action) {
 	}
 }
 
-func (l *loop) end(t *task, why sched.Reason) {
+func (l *loop) end(t *Task, why sched.Reason) {
 	switch why {
 	case sched.ReasonFinished:
 		if t.failure != nil {
@@ -249,103 +289,26 @@ func (l *loop) end(t *task, why sched.Reason) {
 	case sched.ReasonDeadline:
 		t.fail(engine.DeadlineError(nil))
 	case sched.ReasonFailed:
-		t.fail(&dynamo.Error{Kind: dynamo.KindInternal, Message: "the model could not compute a step; see the server's log", Err: l.failure})
+		t.fail(l.unfinished())
 	default:
 		t.fail(&dynamo.Error{Kind: dynamo.KindCancelled, Message: "the request was cancelled"})
 	}
 }
 
-// compute computes the batch and draws the ids. The entries whose logits are
-// wanted at every position go one by one and in pieces, so that few rows are held;
-// the others go together.
-func (l *loop) compute(b *sched.Batch) error {
-	l.shared, l.where = l.shared[:0], l.where[:0]
-	for i := range b.Entries {
-		e := &b.Entries[i]
-		if e.Logits != sched.LogitsAll {
-			l.shared, l.where = append(l.shared, *e), append(l.where, i)
-		} else if err := l.score(e, &l.results[i]); err != nil {
-			return err
-		}
+// unfinished is the error of requests whose step was not computed.
+func (l *loop) unfinished() error {
+	if end, over := errors.AsType[*End](l.failure); over {
+		return ended(end)
 	}
-	if len(l.shared) == 0 {
-		return nil
+	if l.ctx.Err() != nil {
+		return stopping()
 	}
-	if err := l.e.forward.run(l.shared); err != nil {
-		return err
-	}
-	row := 0
-	for i := range l.shared {
-		e := &l.shared[i]
-		if e.Logits == sched.LogitsNone {
-			continue
-		}
-		if e.Sample {
-			l.results[l.where[i]] = l.sample(e, l.e.forward.row(row))
-		}
-		row++
-	}
-	return nil
+	return &dynamo.Error{Kind: dynamo.KindInternal, Message: "the model could not compute a step; see the server's log", Err: l.failure}
 }
 
-// score computes an entry of a request for prompt logprobs.
-func (l *loop) score(e *sched.Entry, result *sched.Result) error {
-	t := e.Ref.(*task)
-	for at := 0; at < len(e.Tokens); at += scoreTokens {
-		piece := *e
-		piece.Tokens = e.Tokens[at:min(at+scoreTokens, len(e.Tokens))]
-		piece.Start += at
-		if err := l.e.forward.run([]sched.Entry{piece}); err != nil {
-			return err
-		}
-		for i := range piece.Tokens {
-			// A preempted prompt comes again: what is there already is passed over.
-			next, row := piece.Start+i+1, l.e.forward.row(i)
-			if next < len(t.r.Tokens) && next == len(t.prompt) {
-				t.prompt = append(t.prompt, l.sampler.logprob(row, t.r.Tokens[next], t.r.Sampling.TopLogprobs))
-			}
-			if e.Sample && at+i+1 == len(e.Tokens) {
-				*result = l.sample(e, row)
-			}
-		}
-	}
-	return nil
-}
-
-// sample draws the next id of a sequence.
-func (l *loop) sample(e *sched.Entry, row []float32) sched.Result {
-	t := e.Ref.(*task)
-	if t.position != e.Output {
-		panic(fmt.Sprintf("BUG: native: output %d is due, the scheduler asks for %d", t.position, e.Output))
-	}
-	if t.room == 0 { // the prompt alone was of interest
-		t.reason = dynamo.FinishLength
-		return sched.Result{Finished: true}
-	}
-	p := &t.r.Sampling
-	if p.Logprobs {
-		l.raw = append(l.raw[:0], row...)
-	}
-	id, ok := l.sampler.pick(&t.query, row, t.position)
-	if !ok {
-		t.failure = &dynamo.Error{Kind: dynamo.KindInternal, Message: "the model's output has no usable number to choose a token by; its weights may be damaged"}
-		return sched.Result{Finished: true}
-	}
-	lp := dynamo.TokenLogprob{Logprob: float32(math.NaN())}
-	if p.Logprobs {
-		lp = l.sampler.logprob(l.raw, id, p.TopLogprobs)
-	}
-	l.stats.OutputTokens++
-	stop := t.query.ends(id, t.position)
-	switch {
-	case stop:
-		t.reason = dynamo.FinishStop
-	case e.Last:
-		t.reason = dynamo.FinishLength
-	}
-	t.post(id, lp)
-	l.sampled = append(l.sampled, t)
-	return sched.Result{Token: id, Finished: stop}
+// ended is the error of requests whose engine is over.
+func ended(e *End) error {
+	return &dynamo.Error{Kind: dynamo.KindUnavailable, Message: "the engine has failed; send the request elsewhere", Err: e.Err}
 }
 
 // publish shows the counts and the KV events to the outside.
@@ -374,7 +337,7 @@ func (l *loop) broken(v any) {
 	l.e.config.Logger.Error("step panicked; all requests in progress fail", obs.KeyError, fmt.Sprintf("%v\n%s", v, debug.Stack()))
 	s, err := sched.New(l.s.Config())
 	if err != nil {
-		panic("BUG: native: a scheduler's own config is refused: " + err.Error())
+		panic("BUG: loop: a scheduler's own config is refused: " + err.Error())
 	}
 	l.s = s
 	l.publish()
@@ -390,7 +353,13 @@ func (l *loop) broken(v any) {
 	}
 	// What was taken in with the step that broke is failed or submitted again.
 	for _, c := range l.commands {
-		if c.task != nil && !c.cancel && !c.task.ended() {
+		switch {
+		case c.check != nil:
+			select {
+			case c.check <- failure:
+			default: // it is answered
+			}
+		case c.task != nil && !c.cancel && !c.task.ended():
 			c.task.fail(failure)
 		}
 	}

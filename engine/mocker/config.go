@@ -1,0 +1,144 @@
+package mocker
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/dynamo-go/dynamo"
+	"github.com/dynamo-go/dynamo/engine/sched"
+	"github.com/dynamo-go/dynamo/kvbm"
+	"github.com/dynamo-go/dynamo/perfmodel"
+)
+
+// Config describes an engine. The defaults are the reference mocker's where it has
+// the same setting.
+type Config struct {
+	// Name is the served name of the model. No default.
+	Name string
+	// ContextLength is the longest sequence, prompt and answer, in tokens; the KV
+	// cache bounds it, too. No default.
+	ContextLength int
+	// VocabSize is the number of ids of the tokenizer in front, and EOS lists those
+	// that end an answer. No default; none.
+	VocabSize int
+	EOS       []dynamo.TokenID
+	// Words are the ids that answers are made of, none of them in EOS; empty: every
+	// id that is not. Several engines may share the slice. Default empty.
+	Words []dynamo.TokenID
+
+	// BlockSize is the number of tokens in a KV block, Blocks the number of blocks
+	// of each rank. Defaults 64 and 16384. (--block-size, --num-gpu-blocks-override)
+	BlockSize, Blocks int
+	// StepTokens bounds the tokens of one step, MaxRunning the requests in a batch,
+	// MaxQueue those that wait. Defaults 8192, 256 and 1024. (--step-tokens,
+	// --max-running, --max-queue)
+	StepTokens, MaxRunning, MaxQueue int
+	// PrefixCaching says whether requests share the KV of equal prefixes, and
+	// ChunkedPrefill whether a prompt may be computed over several steps. Defaults
+	// true. (--prefix-caching, --chunked-prefill)
+	PrefixCaching, ChunkedPrefill bool
+	// Ranks is the number of data-parallel engines, each with a scheduler and a KV
+	// cache of its own. Default 1. (--data-parallel-size)
+	Ranks int
+
+	// Model says how long a step takes. Nil: perfmodel.Polynomial for this KV cache.
+	// (--perf-model)
+	Model perfmodel.Model
+	// Speedup divides all times, 0 lets none pass; DecodeSpeedup divides those of
+	// steps without a piece of a prompt once more. Defaults 1. (--speedup-ratio,
+	// --decode-speedup-ratio)
+	Speedup, DecodeSpeedup float64
+	// Startup is how long Ready takes. Default 0. (--startup-time)
+	Startup time.Duration
+	// OutputTokens is the mean length of answers that their request does not end
+	// earlier; lengths are spread around it exponentially. 0: answers are as long as
+	// their requests allow. Default 0. (--mock-output-tokens)
+	OutputTokens int
+	// Shape is what answers look like. Default: words. (--mock-shape)
+	Shape Shape
+	// Faults are what goes wrong, and Seed tells engines apart in what they draw for
+	// it. Default none. (--fault)
+	Faults Faults
+	Seed   uint64
+
+	// Observe hears of each rank's steps, as loop.Config.Observe does. nil: nobody
+	// does.
+	Observe func(rank int, actions []sched.Action, b *sched.Batch)
+	// Logger receives what an operator should know; nil discards it.
+	Logger *slog.Logger
+	// Events receives the changes of a rank's KV cache in order, in the goroutine of
+	// the rank's loop, which it holds up; the slice is valid during the call. nil:
+	// none are made.
+	Events func(rank int, events []kvbm.Event)
+}
+
+// Shape is what answers look like beside their words.
+type Shape struct {
+	// Open begins every answer. With Only nothing follows it but the end.
+	Open []dynamo.TokenID
+	Only bool
+	// Close stands where Ratio of the answer's length is over.
+	Close []dynamo.TokenID
+	Ratio float64
+}
+
+// DefaultConfig returns the defaults. Name, ContextLength and VocabSize have none.
+func DefaultConfig() Config {
+	return Config{
+		BlockSize: 64, Blocks: 16384, StepTokens: 8192, MaxRunning: 256, MaxQueue: 1024,
+		PrefixCaching: true, ChunkedPrefill: true, Ranks: 1, Speedup: 1, DecodeSpeedup: 1, Faults: Faults{Slow: 1},
+	}
+}
+
+// Validate reports all faults at once.
+func (c *Config) Validate() error {
+	var faults []error
+	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
+	if c.Name == "" {
+		fault("--model-name is empty")
+	}
+	if c.VocabSize < 1 {
+		fault("the vocabulary has %d ids; it must have one or more", c.VocabSize)
+	}
+	if c.Ranks < 1 || c.Ranks > MaxRanks {
+		fault("--data-parallel-size is %d; it must be 1 to %d", c.Ranks, MaxRanks)
+	}
+	for _, f := range []struct {
+		flag string
+		x    float64
+	}{{"--speedup-ratio", c.Speedup}, {"--decode-speedup-ratio", c.DecodeSpeedup}} {
+		if !(f.x >= 0 && f.x <= maxFactor) || f.flag != "--speedup-ratio" && f.x == 0 {
+			fault("%s is %v; it must be more than 0 and at most %v (--speedup-ratio may be 0: no time passes)", f.flag, f.x, float64(maxFactor))
+		}
+	}
+	if c.Startup < 0 {
+		fault("--startup-time is %v; it must be 0 or more", c.Startup)
+	}
+	if c.OutputTokens < 0 {
+		fault("--mock-output-tokens is %d; it must be 0 (as long as requests allow) or more", c.OutputTokens)
+	}
+	for _, id := range slices.Concat(c.Shape.Open, c.Shape.Close) {
+		if int64(id) >= int64(c.VocabSize) {
+			fault("the shape of answers names token id %d; the vocabulary has %d ids", id, c.VocabSize)
+		}
+	}
+	if !(c.Shape.Ratio >= 0 && c.Shape.Ratio <= 1) {
+		fault("the share of an answer before the end of its reasoning is %v; it must be 0 to 1", c.Shape.Ratio)
+	}
+	return errors.Join(append(faults, c.Faults.Validate(), c.scheduler().Validate())...)
+}
+
+// scheduler is the scheduler's configuration of each rank.
+func (c *Config) scheduler() sched.Config {
+	s := sched.DefaultConfig()
+	s.BlockSize, s.Blocks, s.MaxContext = c.BlockSize, c.Blocks, c.context()
+	s.StepTokens, s.MaxRunning, s.MaxWaiting = c.StepTokens, c.MaxRunning, c.MaxQueue
+	s.PrefixCaching, s.WholePrompts = c.PrefixCaching, !c.ChunkedPrefill
+	return s
+}
+
+// context is the longest sequence.
+func (c *Config) context() int { return min(c.ContextLength, c.Blocks*c.BlockSize) }
