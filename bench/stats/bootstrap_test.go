@@ -115,6 +115,16 @@ func TestPairedQuantilesAreThoseOfAWeightedSample(t *testing.T) {
 			}
 		}
 	}
+	// Half of the draws from 1 and 3 hold both, with the median between them.
+	two := stats.Bootstrap{Resamples: 2000, Confidence: 0.4}.PairedRatios([]float64{1, 1}, []float64{1, 3}, []stats.Statistic{stats.AtQuantile(0.5)})[0]
+	if two != (stats.Interval{Value: 2, Low: 2, High: 2}) {
+		t.Errorf("median of two: got %+v, want 2", two)
+	}
+	// The middle third of draws from 1, 3 and 5 has 3 and 5 at its upper two places.
+	three := stats.Bootstrap{Resamples: 2000, Confidence: 0.1}.PairedRatios([]float64{1, 1, 1}, []float64{1, 3, 5}, []stats.Statistic{stats.AtQuantile(0.75)})[0]
+	if three != (stats.Interval{Value: 4, Low: 4, High: 4}) {
+		t.Errorf("upper quartile of three: got %+v, want 4", three)
+	}
 	// And its spread is that of the plain bootstrap when one side is constant.
 	values, ones := latencies(300, 5), make([]float64, 300)
 	for i := range ones {

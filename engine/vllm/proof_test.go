@@ -125,20 +125,26 @@ func (p *proof) reset(t *testing.T) {
 // just ended.
 func (p *proof) emptied(t *testing.T) {
 	t.Helper()
-	before := p.sink.counts()[2]
+	before := p.sink.clears()
 	for range 10 {
 		p.reset(t)
 		if _, err := enginetest.Collect(t.Context(), p.engine, &dynamo.Request{Tokens: prompt(5), MaxTokens: 3, IgnoreEOS: true}); err != nil {
 			t.Fatal(err)
 		}
 		for range 100 {
-			if p.sink.counts()[2] > before {
+			if p.sink.clears() > before {
 				return
 			}
 			time.Sleep(10 * time.Millisecond)
 		}
 	}
 	t.Fatal("the events never tell of a reset")
+}
+
+func (l *ledger) clears() int {
+	l.Lock()
+	defer l.Unlock()
+	return l.cleared
 }
 
 // returned waits until the supervisor has the server back.

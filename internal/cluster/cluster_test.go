@@ -18,7 +18,7 @@ import (
 var (
 	seedFlag      = flag.Uint64("seed", 0, "run this seed alone")
 	faultsFlag    = flag.String("faults", "", "with -seed: these faults instead of drawn ones")
-	schedulesFlag = flag.Int("schedules", 0, "number of fault schedules; 0 chooses: 700, or 100 with -short")
+	schedulesFlag = flag.Int("schedules", 0, "number of fault schedules; 0 chooses: 1000, or 100 with -short")
 	fromFlag      = flag.Uint64("from", 1, "first seed")
 )
 
@@ -43,7 +43,7 @@ func TestCluster(t *testing.T) {
 	}
 	n := *schedulesFlag
 	if n == 0 {
-		if n = 700; testing.Short() {
+		if n = 1000; testing.Short() {
 			n = 100
 		}
 	}

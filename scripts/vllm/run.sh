@@ -43,8 +43,10 @@ instances() { # N: until the frontend knows so many workers
   return 1
 }
 
-# A server as people run it, with its events on and an adapter.
-VLLM_CPU_OMP_THREADS_BIND=0 setsid "$dir/venv/bin/vllm" serve "$dir/model" --host 127.0.0.1 --port "$port" --served-model-name smollm2 "${serve[@]}" \
+# A server as people run it, with its events on and an adapter. Two of its processes
+# never rest while it computes; they share one core, so that what dynamo adds is not
+# the wait for a core.
+VLLM_CPU_OMP_THREADS_BIND=0 setsid taskset -c 0 "$dir/venv/bin/vllm" serve "$dir/model" --host 127.0.0.1 --port "$port" --served-model-name smollm2 "${serve[@]}" \
   --enable-lora --max-lora-rank 8 --lora-modules "ada=$work/ada" \
   --kv-events-config "{\"enable_kv_cache_events\":true,\"publisher\":\"zmq\",\"endpoint\":\"tcp://*:$((port + 1))\",\"replay_endpoint\":\"tcp://*:$((port + 2))\",\"topic\":\"kv-events\"}" >"$work/vllm.log" 2>&1 &
 pids+=($!)
@@ -68,7 +70,7 @@ fi
 # What dynamo adds, measured before anything else runs: the worker speaks to a tap.
 tap=127.0.0.1:$((port + 3))
 url=http://$(cat "$work/front")
-"$work/latency" -tap "$tap" -server "$server" -front "$url" -model tapped >"$work/latency.log" 2>&1 &
+"$work/latency" -tap "$tap" -server "$server" -front "$url" -model tapped -n 40 -tokens 25 >"$work/latency.log" 2>&1 &
 measured=$!
 "$binary" worker "$dir/model" --model-name tapped --engine vllm --engine-url "http://$tap" --worker-id d --addr-file "$work/t" >"$work/worker-t.log" 2>&1 &
 tapped=$!
