@@ -1,10 +1,12 @@
 package worker_test
 
 import (
+	"context"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
+	"github.com/dynamo-go/dynamo"
 	"github.com/dynamo-go/dynamo/engine"
 	"github.com/dynamo-go/dynamo/plane/remote"
 	"github.com/dynamo-go/dynamo/worker"
@@ -17,6 +19,9 @@ func TestEngineDown(t *testing.T) {
 		var down atomic.Bool
 		h := c.start("worker", 1, func(c *worker.Config) {
 			c.Load = func() engine.Load { return engine.Load{Down: down.Load()} }
+			c.Engine = afterCanary(func(_ context.Context, _ *dynamo.Request, yield func(dynamo.Chunk, error) bool) {
+				yield(dynamo.Chunk{}, &dynamo.Error{Kind: dynamo.KindUnavailable, Code: engine.CodeLost, Message: "gone"})
+			})
 		}).awaitReady()
 		peer := h.peer()
 		for _, want := range []string{worker.StateReady, worker.StateDown, worker.StateReady} {
@@ -25,6 +30,18 @@ func TestEngineDown(t *testing.T) {
 			if err != nil || s.State != want || !s.Registered {
 				t.Errorf("got %+v, %v, want the state %s", s, err, want)
 			}
+		}
+		// Why it lost a request is told until it is back.
+		if a := <-ask(t, h.engine(), 5); code(a.err) != engine.CodeLost {
+			t.Errorf("got %v, want the engine lost", a.err)
+		}
+		down.Store(true)
+		if s, err := remote.FetchStatus(t.Context(), peer); err != nil || s.Fault == "" {
+			t.Errorf("got %+v, %v, want why a request was lost", s, err)
+		}
+		down.Store(false)
+		if s, err := remote.FetchStatus(t.Context(), peer); err != nil || s.Fault != "" {
+			t.Errorf("got %+v, %v, want an engine that is back", s, err)
 		}
 		h.stop()
 		<-h.ended

@@ -59,6 +59,7 @@ type Worker struct {
 	reporter *event.LoadReporter
 	began    time.Time
 	steps    atomic.Uint64 // chunks, for an engine that tells no load
+	down     atomic.Bool   // the engine said so last
 
 	leaving context.Context // ends when the worker is to drain
 	leave   context.CancelCauseFunc
@@ -159,7 +160,13 @@ func (w *Worker) setState(s string) {
 // load is how full the engine is.
 func (w *Worker) load() engine.Load {
 	if w.config.Load != nil {
-		return w.config.Load()
+		l := w.config.Load()
+		if was := w.down.Swap(l.Down); was && !l.Down {
+			w.mu.Lock()
+			w.mu.fault = "" // of an engine that is back
+			w.mu.Unlock()
+		}
+		return l
 	}
 	n := w.inProgress()
 	running := min(n, w.config.MaxRunning)

@@ -11,6 +11,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/dynamo-go/dynamo/node"
+	"github.com/dynamo-go/dynamo/worker"
 )
 
 // statusCmd shows a cluster.
@@ -91,7 +92,7 @@ func describe(w *node.WorkerStatus) workerLine {
 	}
 	s := &w.Status
 	l.State, l.Running, l.Waiting, l.Error = s.State, s.Load.Running, s.Load.Waiting, s.Fault
-	if s.Fault != "" || s.Load.Down {
+	if s.Fault != "" && s.State == worker.StateReady {
 		l.State = "failing"
 	}
 	l.KVUsed, l.KVBlocks = s.Load.KVUsed, s.Load.KVBlocks

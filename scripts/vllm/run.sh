@@ -95,7 +95,7 @@ until_file "$work/b"
 echo "ok: dynamo vllm started a server of its own"
 instances 2
 python3 scripts/vllm/check.py killed "$url" "$server" "$attached" "the other vLLM"
-for _ in $(seq 50); do "$binary" status | grep -E '^0*a .* down' >"$work/down" && break; sleep 0.2; done
+for _ in $(seq 50); do "$binary" status | grep -E '^0*a .* (down|failing)' >"$work/down" && break; sleep 0.2; done
 [ -s "$work/down" ]
 echo "ok: the worker of the dead server says so: $(tr -s ' ' <"$work/down")"
 
