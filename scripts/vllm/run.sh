@@ -44,14 +44,14 @@ instances() { # N: until the frontend knows so many workers
 }
 
 # A server as people run it, with its events on and an adapter. Two of its processes
-# never rest while it computes; they share one core, so that what dynamo adds is not
-# the wait for a core.
+# never rest while it computes; they share one core and dynamo has the other, so that
+# what it adds is not the wait for a core.
 VLLM_CPU_OMP_THREADS_BIND=0 setsid taskset -c 0 "$dir/venv/bin/vllm" serve "$dir/model" --host 127.0.0.1 --port "$port" --served-model-name smollm2 "${serve[@]}" \
   --enable-lora --max-lora-rank 8 --lora-modules "ada=$work/ada" \
   --kv-events-config "{\"enable_kv_cache_events\":true,\"publisher\":\"zmq\",\"endpoint\":\"tcp://*:$((port + 1))\",\"replay_endpoint\":\"tcp://*:$((port + 2))\",\"topic\":\"kv-events\"}" >"$work/vllm.log" 2>&1 &
 pids+=($!)
 attached=$!
-"$binary" frontend --http-port 0 --addr-file "$work/front" >"$work/frontend.log" 2>&1 &
+taskset -c 1 "$binary" frontend --http-port 0 --addr-file "$work/front" >"$work/frontend.log" 2>&1 &
 pids+=($!)
 for _ in $(seq 1200); do curl -fsS -o /dev/null "$server/health" 2>/dev/null && break; sleep 0.5; done
 curl -fsS -o /dev/null "$server/health"
@@ -70,9 +70,9 @@ fi
 # What dynamo adds, measured before anything else runs: the worker speaks to a tap.
 tap=127.0.0.1:$((port + 3))
 url=http://$(cat "$work/front")
-"$work/latency" -tap "$tap" -server "$server" -front "$url" -model tapped -n 40 -tokens 25 >"$work/latency.log" 2>&1 &
+taskset -c 1 "$work/latency" -tap "$tap" -server "$server" -front "$url" -model tapped -n 40 -tokens 25 >"$work/latency.log" 2>&1 &
 measured=$!
-"$binary" worker "$dir/model" --model-name tapped --engine vllm --engine-url "http://$tap" --worker-id d --addr-file "$work/t" >"$work/worker-t.log" 2>&1 &
+taskset -c 1 "$binary" worker "$dir/model" --model-name tapped --engine vllm --engine-url "http://$tap" --worker-id d --addr-file "$work/t" >"$work/worker-t.log" 2>&1 &
 tapped=$!
 pids+=("$tapped")
 wait "$measured"
