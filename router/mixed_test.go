@@ -274,14 +274,16 @@ func hold(ctx context.Context, e engine.Engine, id string) {
 func TestMixedQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, m, all := mix(t, embedded, foreign)
-		ctx, stop := context.WithCancel(t.Context())
 		var both sync.WaitGroup
-		both.Go(func() { hold(ctx, r, "a") })
-		synctest.Wait()
-		both.Go(func() { hold(ctx, r, "b") })
-		synctest.Wait()
-		if all[0].asked() != 1 || all[1].asked() != 1 {
-			t.Fatalf("asked %d and %d times, want both once", all[0].asked(), all[1].asked())
+		var stop [2]context.CancelFunc
+		for i, id := range []string{"a", "b"} {
+			var ctx context.Context
+			ctx, stop[i] = context.WithCancel(t.Context())
+			both.Go(func() { hold(ctx, r, id) })
+			synctest.Wait()
+			if all[i].asked() != 1 {
+				t.Fatalf("%s is not held by worker %d", id, i+1)
+			}
 		}
 		ask := func(g *sync.WaitGroup, id string, logprobs bool) {
 			g.Go(func() {
@@ -300,7 +302,12 @@ func TestMixedQueue(t *testing.T) {
 		if n := r.Stats().Waiting; n != 3 {
 			t.Errorf("%d requests wait, want 3", n)
 		}
-		stop()
+		stop[0]()
+		synctest.Wait()
+		if all[0].asked() != 2 || all[1].asked() != 1 {
+			t.Errorf("one worker is free and was asked %d times, the other %d; want 2 and 1", all[0].asked(), all[1].asked())
+		}
+		stop[1]()
 		both.Wait()
 		asking.Wait()
 		if all[0].asked() != 2 || all[1].asked() != 3 {
