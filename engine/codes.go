@@ -19,6 +19,8 @@ const (
 	CodeRefused = "worker_refused"
 	// CodeNoWorker: there is nobody to send the request to.
 	CodeNoWorker = "no_worker"
+	// CodeReplaced: the name is served by other workers now, which answer otherwise.
+	CodeReplaced = "model_replaced"
 )
 
 // Lost reports whether err says that the worker failed and the request may go on

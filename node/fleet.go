@@ -95,6 +95,9 @@ type servedModel struct {
 	meta     *metadata // its tokenizer and template; nil until it is served
 	offer    offer
 	shrink   *time.Timer // runs for a while after a member has gone
+	// before is the model whose place it takes once it is served: requests wait there
+	// that were prepared for other workers than its own.
+	before *servedModel
 }
 
 func newFleet(n *Node, s *frontend.Server, c *rpc.Client, bus *nats.Bus) *fleet {
@@ -342,12 +345,13 @@ func (f *fleet) enlist(m *member) (mod *servedModel, refused string) {
 	defer func() { m.refused = refused }()
 	card := *m.instance.Card
 	mod = f.mu.models[card.Model]
+	var before *servedModel
 	if mod != nil {
 		if odd := differs(&card, &mod.card); odd != "" && f.hasMembersLocked(mod) {
 			return nil, fmt.Sprintf("its card differs from the other workers' of model %s in the %s; %s", card.Model, odd, remedy(&card, &mod.card))
 		} else if odd != "" {
 			mod.stopGrace() // nobody is left to agree with: m sets the model anew
-			mod = nil
+			before, mod = mod, nil
 		}
 	}
 	if mod == nil {
@@ -355,6 +359,7 @@ func (f *fleet) enlist(m *member) (mod *servedModel, refused string) {
 		if mod, err = f.newModel(card); err != nil {
 			return nil, err.Error()
 		}
+		mod.before = before
 		f.mu.models[card.Model] = mod
 	}
 	rc := remote.DefaultConfig()
@@ -458,16 +463,32 @@ func (f *fleet) addModel(mod *servedModel, meta *metadata) (bool, error) {
 	defer f.serving.Unlock()
 	f.mu.Lock()
 	over := mod.ready || f.mu.models[mod.name] != mod // or another took its place
-	mod.ready = true
 	if !over {
 		mod.meta, mod.created = meta, time.Now()
 		mod.offer, _ = f.offerLocked(mod)
 	}
 	f.mu.Unlock()
-	if over {
-		return false, nil
+	var err error
+	if !over {
+		err = f.install(mod)
+		f.retireBefore(mod)
 	}
-	return true, f.install(mod)
+	f.mu.Lock()
+	mod.ready = true // nobody is told so before it is
+	f.mu.Unlock()
+	return !over, err
+}
+
+// retireBefore ends the waiting for the workers of the models whose place mod has.
+func (f *fleet) retireBefore(mod *servedModel) {
+	f.mu.Lock()
+	before := mod.before
+	mod.before = nil
+	f.mu.Unlock()
+	if before != nil {
+		before.router.Retire()
+		f.retireBefore(before)
+	}
 }
 
 // fetch serves a model with what m has of it, unless it is served by then. Of many
@@ -564,6 +585,7 @@ func (f *fleet) removeModel(mod *servedModel) bool {
 	f.mu.Unlock()
 	if over {
 		f.server.RemoveModel(mod.name) // also an earlier one whose place it took without being served itself
+		f.retireBefore(mod)
 	}
 	return over
 }

@@ -163,6 +163,36 @@ func TestOddCards(t *testing.T) {
 	}
 }
 
+// A request that waits for workers that have gone is told at once when others serve
+// the name that answer otherwise: it was prepared for another model.
+func TestReplacedWhileWaiting(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		b.start("front", func(c *Config) { c.Cluster.WorkerWait = 10 * time.Second })
+		w1 := b.start("w1", nil)
+		b.awaitState("front", "w1", "ready")
+		b.wants("front", "m")
+		w1.end()
+		type answer struct {
+			status int
+			text   string
+			took   time.Duration
+		}
+		got := make(chan answer, 1)
+		go func() {
+			began := time.Now()
+			status, text := b.complete("front", "m", "abc", 5)
+			got <- answer{status, text, time.Since(began)}
+		}()
+		time.Sleep(time.Second)
+		b.start("w2", func(c *Config) { c.ContextLength = 512 })
+		b.awaitState("front", "w2", "ready")
+		if a := <-got; a.status != http.StatusServiceUnavailable || !strings.Contains(a.text, "model_replaced") || a.took > 5*time.Second {
+			t.Errorf("got %d after %v: %s", a.status, a.took, a.text)
+		}
+		b.wants("front", "m")
+	})
+}
+
 // recarded changes the card that a worker registers with.
 type recarded struct {
 	discovery.Store

@@ -34,10 +34,14 @@ type waiter struct {
 	turn       chan struct{} // closed then
 	prev, next *waiter
 	queued     bool
+	err        error // instead of b
 }
 
 // queueLocked makes c wait, finds it a place after all, or refuses it.
 func (r *Router) queueLocked(c *call, now time.Time) (*waiter, error) {
+	if r.mu.retired {
+		return nil, r.refuseLocked(c, noWorker, engine.CodeReplaced)
+	}
 	// Who refused it is held for a moment anyway; after that it may have room.
 	c.excluded = c.excluded[:0]
 	if !r.listedLocked(c.q.Adapter) {
@@ -118,12 +122,12 @@ func (r *Router) wait(ctx context.Context, w *waiter) (booking, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !w.queued {
-		return w.b, nil // if it is over as well, the worker's engine says so
+		return w.b, w.err // if it is over as well, the worker's engine says so
 	}
 	if over == nil {
 		r.wakeLocked(now)
 		if !w.queued {
-			return w.b, nil
+			return w.b, w.err
 		}
 		return booking{}, r.giveUpLocked(w, now)
 	}
@@ -239,6 +243,19 @@ func (r *Router) waitingLocked() {
 	r.mu.stats.Waiting = r.mu.queue.n
 }
 
+// Retire refuses all that wait and all that come: others serve the name now, with
+// a Router of their own.
+func (r *Router) Retire() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.mu.retired = true
+	for w := r.mu.queue.head; w != nil; w = r.mu.queue.head {
+		w.err = r.refuseLocked(w.c, noWorker, engine.CodeReplaced)
+		r.unlinkLocked(w)
+		close(w.turn)
+	}
+}
+
 // giveUpLocked ends the wait of w, which no worker can take.
 func (r *Router) giveUpLocked(w *waiter, now time.Time) error {
 	r.unlinkLocked(w)
@@ -281,6 +298,9 @@ func (r *Router) refuseLocked(c *call, o outcome, code string) error {
 		model += " that have the adapter " + strconv.Quote(c.q.Adapter)
 	}
 	switch {
+	case code == engine.CodeReplaced:
+		e.Kind = dynamo.KindUnavailable
+		e.Message = fmt.Sprintf("other workers serve model %s now, which answer otherwise than those that this request was for; send it again", name)
 	case o == noWorker && c.q.Adapter != "":
 		e.Kind = dynamo.KindUnavailable
 		e.Message = fmt.Sprintf("no worker of model %s that has the adapter %q can be reached (%d are known, %d have it); load it into one, or try again later", name, c.q.Adapter, len(r.mu.list), r.havingLocked(c.q.Adapter))

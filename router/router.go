@@ -29,6 +29,7 @@ type Router struct {
 		groups     groups
 		records    records
 		queue      queue
+		retired    bool      // others serve the name
 		without    time.Time // since when no worker is there that answers; zero if one is
 		told       time.Time // when the log was told of it last
 		stats      Stats
