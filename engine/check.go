@@ -1,10 +1,12 @@
 package engine
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/dynamo-go/dynamo"
 )
@@ -42,6 +44,21 @@ func Check(c *Card, r *dynamo.Request) error {
 		return err
 	}
 	return checkGuided(c, &r.Guided)
+}
+
+// Accept is the first thing an engine asks: Check, and whether the request is over
+// before it begins, by its context or its deadline.
+func Accept(ctx context.Context, c *Card, r *dynamo.Request) error {
+	if err := Check(c, r); err != nil {
+		return err
+	}
+	if ctx.Err() != nil {
+		return ContextError(ctx)
+	}
+	if !r.Deadline.IsZero() && !time.Now().Before(r.Deadline) {
+		return DeadlineError(nil)
+	}
+	return nil
 }
 
 // noAdapter is the error of a request that names an adapter which is not there.

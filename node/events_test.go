@@ -2,14 +2,11 @@ package node
 
 import (
 	"context"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"iter"
-	"math"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -23,6 +20,7 @@ import (
 
 	"github.com/dynamo-go/dynamo"
 	"github.com/dynamo-go/dynamo/engine/native/model"
+	"github.com/dynamo-go/dynamo/internal/fixture"
 	"github.com/dynamo-go/dynamo/kvbm"
 	"github.com/dynamo-go/dynamo/plane/discovery"
 	"github.com/dynamo-go/dynamo/plane/event"
@@ -34,47 +32,11 @@ import (
 // tinyNative is a model with random weights that the native engine computes.
 func tinyNative(t testing.TB) string {
 	t.Helper()
-	const vocab, hidden, ffn, heads, kvHeads, headDim = 320, 32, 64, 2, 1, 16
-	random := rand.New(rand.NewPCG(42, 42))
-	header, data := map[string]any{}, []byte{}
-	tensor := func(name string, scale float64, shape ...int) {
-		begin, n := len(data), 1
-		for _, d := range shape {
-			n *= d
-		}
-		for range n {
-			data = binary.LittleEndian.AppendUint32(data, math.Float32bits(float32(random.NormFloat64()*scale)))
-		}
-		header[name] = map[string]any{"dtype": "F32", "shape": shape, "data_offsets": []int{begin, len(data)}}
-	}
-	const layer = "model.layers.0."
-	tensor("model.embed_tokens.weight", 1, vocab, hidden)
-	tensor("lm_head.weight", 0.3, vocab, hidden)
-	tensor("model.norm.weight", 1, hidden)
-	tensor(layer+"input_layernorm.weight", 1, hidden)
-	tensor(layer+"post_attention_layernorm.weight", 1, hidden)
-	tensor(layer+"self_attn.q_proj.weight", 0.2, heads*headDim, hidden)
-	tensor(layer+"self_attn.k_proj.weight", 0.2, kvHeads*headDim, hidden)
-	tensor(layer+"self_attn.v_proj.weight", 0.2, kvHeads*headDim, hidden)
-	tensor(layer+"self_attn.o_proj.weight", 0.2, hidden, heads*headDim)
-	tensor(layer+"mlp.gate_proj.weight", 0.2, ffn, hidden)
-	tensor(layer+"mlp.up_proj.weight", 0.2, ffn, hidden)
-	tensor(layer+"mlp.down_proj.weight", 0.2, hidden, ffn)
-	head, err := json.Marshal(header)
-	if err != nil {
+	dir := tinyModel(t, nil)
+	if err := fixture.TinyLlama(dir, fixture.Llama{Vocab: 320, Context: 512, Layers: 1, BOS: 256, EOS: 257}); err != nil {
 		t.Fatal(err)
 	}
-	config, err := json.Marshal(map[string]any{
-		"architectures": []string{"LlamaForCausalLM"}, "model_type": "llama", "hidden_size": hidden, "intermediate_size": ffn,
-		"num_hidden_layers": 1, "num_attention_heads": heads, "num_key_value_heads": kvHeads, "head_dim": headDim,
-		"max_position_embeddings": 512, "vocab_size": vocab, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
-		"hidden_act": "silu", "tie_word_embeddings": false, "bos_token_id": 256, "eos_token_id": 257,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := slices.Concat(binary.LittleEndian.AppendUint64(nil, uint64(len(head))), head, data)
-	return tinyModel(t, map[string]string{"model.safetensors": string(file), "config.json": string(config)})
+	return dir
 }
 
 // computing makes a node compute the tiny model on one thread.

@@ -100,7 +100,7 @@ func (e *Engine) Check() error {
 // Generate implements engine.Engine. Requests wait until Run is called.
 func (e *Engine) Generate(ctx context.Context, r *dynamo.Request) iter.Seq2[dynamo.Chunk, error] {
 	return func(yield func(dynamo.Chunk, error) bool) {
-		if err := e.check(ctx, r); err != nil {
+		if err := engine.Accept(ctx, &e.config.Card, r); err != nil {
 			yield(dynamo.Chunk{}, err)
 			return
 		}
@@ -120,20 +120,6 @@ func (e *Engine) Generate(ctx context.Context, r *dynamo.Request) iter.Seq2[dyna
 		defer e.abandon(t)
 		e.read(ctx, t, yield)
 	}
-}
-
-// check refuses what is wrong or over before it begins.
-func (e *Engine) check(ctx context.Context, r *dynamo.Request) error {
-	if err := engine.Check(&e.config.Card, r); err != nil {
-		return err
-	}
-	if ctx.Err() != nil {
-		return engine.ContextError(ctx)
-	}
-	if !r.Deadline.IsZero() && !time.Now().Before(r.Deadline) {
-		return engine.DeadlineError(nil)
-	}
-	return nil
 }
 
 // read yields a task's mail until it ends or the caller does.

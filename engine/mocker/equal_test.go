@@ -127,7 +127,7 @@ func (r *recorder) run() []string {
 // step for step: sequences, chunks, blocks, prefix hits and preemptions.
 func TestBatchesEqualNative(t *testing.T) {
 	dir := t.TempDir()
-	if err := fixture.TinyLlama(dir, fixture.Llama{Vocab: equalVocab, Context: equalContext, Layers: 1}); err != nil {
+	if err := fixture.TinyLlama(dir, fixture.Llama{Vocab: equalVocab, Context: equalContext, Layers: 1, EOS: 1}); err != nil {
 		t.Fatal(err)
 	}
 	o := model.DefaultOptions()

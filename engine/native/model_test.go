@@ -23,7 +23,7 @@ const tinyVocab, tinyContext = 320, 256
 func tinyFolder(t testing.TB) string {
 	t.Helper()
 	dir := t.TempDir()
-	if err := fixture.TinyLlama(dir, fixture.Llama{Vocab: tinyVocab, Context: tinyContext, Layers: 2}); err != nil {
+	if err := fixture.TinyLlama(dir, fixture.Llama{Vocab: tinyVocab, Context: tinyContext, Layers: 2, EOS: 1}); err != nil {
 		t.Fatal(err)
 	}
 	return dir

@@ -93,7 +93,7 @@ func (e *Engine) Close() {
 // Generate implements engine.Engine.
 func (e *Engine) Generate(ctx context.Context, r *dynamo.Request) iter.Seq2[dynamo.Chunk, error] {
 	return func(yield func(dynamo.Chunk, error) bool) {
-		err := e.check(ctx, r)
+		err := engine.Accept(ctx, &e.card, r)
 		if err == nil {
 			if engine.Room(&e.card, r) == 0 {
 				yield(dynamo.Chunk{Choice: r.Choice, Finish: dynamo.FinishLength, Usage: dynamo.Usage{Prompt: len(r.Tokens)}}, nil)
@@ -110,20 +110,6 @@ func (e *Engine) Generate(ctx context.Context, r *dynamo.Request) iter.Seq2[dyna
 			yield(dynamo.Chunk{}, err)
 		}
 	}
-}
-
-// check refuses what is wrong or over before it begins.
-func (e *Engine) check(ctx context.Context, r *dynamo.Request) error {
-	if err := engine.Check(&e.card, r); err != nil {
-		return err
-	}
-	if ctx.Err() != nil {
-		return engine.ContextError(ctx)
-	}
-	if !r.Deadline.IsZero() && !time.Now().Before(r.Deadline) {
-		return engine.DeadlineError(nil)
-	}
-	return nil
 }
 
 // run asks the server; an error it returns is not yielded yet.

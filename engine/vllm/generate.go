@@ -70,16 +70,10 @@ func (a *answer) run(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := engine.Check(&a.d.card, r); err != nil {
+	if err := engine.Accept(ctx, &a.d.card, r); err != nil {
 		return err
 	}
-	if ctx.Err() != nil {
-		return engine.ContextError(ctx)
-	}
 	if !r.Deadline.IsZero() {
-		if !time.Now().Before(r.Deadline) {
-			return engine.DeadlineError(nil)
-		}
 		var end context.CancelFunc
 		ctx, end = context.WithDeadlineCause(ctx, r.Deadline, engine.DeadlineError(nil))
 		defer end()
