@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -16,6 +17,10 @@ type vllmCmd struct {
 
 // Run starts the worker.
 func (c *vllmCmd) Run(a *app, kctx *kong.Context) error {
+	if slices.Contains(c.Args, "--help") || slices.Contains(c.Args, "-h") {
+		fmt.Fprintln(a.stdout, "dynamo vllm is 'dynamo worker --engine vllm' with the reference's names of flags: --model names the model, and what 'dynamo worker' does not know goes to 'vllm serve'. The flags of 'dynamo worker':")
+		return a.dispatch([]string{"worker", "--help"})
+	}
 	args, err := vllmArgs(c.Args, workerFlagKinds(kctx.Model.Node))
 	if err != nil {
 		return usageError{error: err}
