@@ -16,11 +16,15 @@ import (
 	"github.com/dynamo-go/dynamo/bench/stats"
 )
 
-// stored writes a run, with records or not, and reads it back.
+// stored writes what a comparison reads of a run, with records or not, and reads it back.
 func stored(t *testing.T, r *bench.Result, records []bench.Record) *report.Run {
 	t.Helper()
 	dir := t.TempDir()
-	if err := report.Write(dir, r); err != nil {
+	text, err := report.Marshal(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, report.ResultFile), text, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if records != nil {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/go-json-experiment/json"
 
@@ -24,8 +25,8 @@ const (
 )
 
 // Write writes the report of r into dir, which it makes: result.json, result.csv,
-// report.html and an SVG for each plot. A file appears when it is whole and replaces
-// one of its name; plots of an earlier report that this one lacks stay.
+// report.html and each plot as SVG and as PNG. A file appears when it is whole and
+// replaces one of its name; plots of an earlier report that this one lacks stay.
 func Write(dir string, r *bench.Result) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("report: %w", err)
@@ -39,11 +40,32 @@ func Write(dir string, r *bench.Result) error {
 		return err
 	}
 	files := map[string][]byte{ResultFile: text, CSVFile: csv.Bytes(), PageFile: html.Bytes()}
-	for _, plots := range [][]*chart{latencyPlots(r), seriesPlots(r), lengthPlots(r)} {
-		for _, c := range plots {
-			files[c.id+".svg"] = []byte(c.svg(true) + "\n")
-		}
+	for _, c := range slices.Concat(latencyPlots(r), seriesPlots(r), lengthPlots(r)) {
+		c.addFiles(files, c.id)
 	}
+	return writeFiles(dir, files)
+}
+
+// WritePlots writes each plot of c as SVG and as PNG into dir, which it makes. Their
+// names begin with "compare-", so that dir may be that of a report.
+func (c *Comparison) WritePlots(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("report: %w", err)
+	}
+	files := map[string][]byte{}
+	for _, p := range slices.Concat(c.ratioPlots(), c.distributionPlots(), c.timePlots()) {
+		p.addFiles(files, "compare-"+p.id)
+	}
+	return writeFiles(dir, files)
+}
+
+// addFiles adds the chart as files of its own.
+func (c *chart) addFiles(files map[string][]byte, name string) {
+	files[name+".svg"] = []byte(c.svg(true) + "\n")
+	files[name+".png"] = c.png()
+}
+
+func writeFiles(dir string, files map[string][]byte) error {
 	for name, content := range files {
 		if err := replace(filepath.Join(dir, name), content); err != nil {
 			return fmt.Errorf("report: %w", err)

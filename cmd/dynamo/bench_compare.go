@@ -13,6 +13,7 @@ import (
 type benchCompareCmd struct {
 	Runs   []string `arg:"" help:"Directories that dynamo bench --output wrote, or their result.json; the first is what the others are measured by."`
 	HTML   string   `name:"html" help:"Write a page with the runs' plots over each other." placeholder:"FILE" oneoff:""`
+	Plots  string   `name:"plots" help:"Write these plots as SVG and as PNG." placeholder:"DIR" oneoff:""`
 	JSON   bool     `name:"json" help:"Print JSON." oneoff:""`
 	FailIf []string `name:"fail-if" help:"Exit with 1 if this holds of a ratio, as in ttft_p99>1.1, or ttft_p99.low>1.1 for one that is surely above; may be repeated." placeholder:"CONDITION" oneoff:""`
 	Seed   uint64   `help:"Seed of the intervals' draws." default:"1" oneoff:""`
@@ -53,6 +54,11 @@ func (c *benchCompareCmd) Run(a *app) error {
 			return err
 		}
 		if err := os.WriteFile(c.HTML, page.Bytes(), 0o644); err != nil {
+			return err
+		}
+	}
+	if c.Plots != "" {
+		if err := all.WritePlots(c.Plots); err != nil {
 			return err
 		}
 	}
