@@ -20,6 +20,7 @@ import (
 	"github.com/dynamo-go/dynamo/bench"
 	"github.com/dynamo-go/dynamo/bench/trace"
 	"github.com/dynamo-go/dynamo/node"
+	"github.com/dynamo-go/dynamo/tokenizer"
 )
 
 // maxExtraBytes bounds a file of --extra.
@@ -88,7 +89,7 @@ type benchRequests struct {
 	BlockSize   int    `help:"Tokens of a block of the trace, where it does not say." placeholder:"N" oneoff:""`
 	Preset      string `help:"Requests made from published statistics instead: sharegpt, mooncake-conversation and so on (dynamo trace synth --preset list)." placeholder:"NAME" oneoff:"" xor:"source"`
 
-	Tokenizer     string `help:"Model folder, .gguf file or tokenizer.json: prompts of text then have exactly the tokens asked for." placeholder:"PATH" oneoff:""`
+	Tokenizer     string `help:"Model whose tokenizer prompts are made for, so that they have exactly the tokens asked for: an alias, Hugging Face id, folder, .gguf file or tokenizer.json." placeholder:"MODEL" oneoff:""`
 	PromptIDs     bool   `name:"prompt-ids" help:"Send token ids instead of text; needs --endpoint completions." oneoff:""`
 	PromptIDRange string `name:"prompt-id-range" help:"Token ids to use without --tokenizer." default:"1000-30000" placeholder:"A-B" oneoff:""`
 	Tools         int    `help:"Tool definitions in each chat." placeholder:"N" oneoff:""`
@@ -225,11 +226,35 @@ func (c *benchRequests) extra() ([]byte, error) {
 	return os.ReadFile(path)
 }
 
+// openTokenizer reads the tokenizer of a model, which is fetched if it is not here.
+func openTokenizer(a *app, model string) (*tokenizer.Tokenizer, error) {
+	if filepath.Ext(model) == ".json" {
+		return node.OpenTokenizer(model)
+	}
+	log, err := a.logger("warn")
+	if err != nil {
+		return nil, err
+	}
+	view := newConsole(a.stderr)
+	defer view.end()
+	h, err := a.hub(log, view.hub)
+	if err != nil {
+		return nil, err
+	}
+	ctx, stop := untilSignal(context.Background(), a.stderr)
+	defer stop()
+	m, err := h.Resolve(ctx, model)
+	if err != nil {
+		return nil, err
+	}
+	return node.OpenTokenizer(m.Path)
+}
+
 // source opens what the requests are made of; done closes it.
 func (c *benchRequests) source(a *app, cfg *bench.Config) (done func(), err error) {
 	done = func() {}
 	if c.Tokenizer != "" {
-		if cfg.Tokenizer, err = node.OpenTokenizer(c.Tokenizer); err != nil {
+		if cfg.Tokenizer, err = openTokenizer(a, c.Tokenizer); err != nil {
 			return nil, fmt.Errorf("--tokenizer: %w", err)
 		}
 	}

@@ -36,7 +36,7 @@ model=${MODEL:-smollm2}
 
 start() { # MODE
   rm -f "$work/front"
-  "$dynamo" frontend --http-port 0 --addr-file "$work/front" --router-mode "$1" --max-running 4096 --max-queue 4096 >"$work/frontend.log" 2>&1 &
+  "$dynamo" frontend --http-port 0 --addr-file "$work/front" --router-mode "$1" >"$work/frontend.log" 2>&1 &
   front=$!
   "$dynamo" mocker --model-path "$model" --model-name mock --perf-model "$perf" --num-workers "$workers" --max-model-len 131072 >"$work/mockers.log" 2>&1 &
   mockers=$!
