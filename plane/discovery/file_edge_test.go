@@ -385,15 +385,25 @@ func TestFileMetrics(t *testing.T) {
 		t.Fatal(err)
 	}
 	from := updates(t, s)
+	// A watch may see the file before the process that wrote it has counted that,
+	// so the wanted lines are waited for.
 	is := func(want ...string) {
 		t.Helper()
-		rec := httptest.NewRecorder()
-		registry.Handler().ServeHTTP(rec, httptest.NewRequest("GET", "/metrics", nil))
-		for _, line := range want {
-			if !strings.Contains(rec.Body.String(), "\ndynamo_discovery_"+line+"\n") {
-				t.Errorf("want %s, got\n%s", line, rec.Body)
+		var body, missing string
+		for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+			rec := httptest.NewRecorder()
+			registry.Handler().ServeHTTP(rec, httptest.NewRequest("GET", "/metrics", nil))
+			body, missing = rec.Body.String(), ""
+			for _, line := range want {
+				if !strings.Contains(body, "\ndynamo_discovery_"+line+"\n") {
+					missing = line
+				}
+			}
+			if missing == "" {
+				return
 			}
 		}
+		t.Errorf("want %s, got\n%s", missing, body)
 	}
 	next(t, from, discovery.Snapshot, 5*time.Second)
 	is("stale 0", "instances 1", "problems_total 2", "reregistrations_total 0")
