@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 )
 
@@ -50,7 +51,7 @@ func TestStream(t *testing.T) {
 }
 
 func TestDiffers(t *testing.T) {
-	want := answer{texts: []string{"a", "b"}, finishes: []string{"stop", "length"}, logprobs: []string{"", ""}, prompt: 1, completion: 2}
+	want := answer{texts: []string{"a", "b"}, finishes: []string{"stop", "length"}, logprobs: make([]logprobs, 2), prompt: 1, completion: 2}
 	for name, c := range map[string]struct {
 		change func(*answer)
 		want   string
@@ -58,7 +59,7 @@ func TestDiffers(t *testing.T) {
 		"equal":   {func(*answer) {}, ""},
 		"text":    {func(a *answer) { a.texts = []string{"a", "c"} }, "text of choice 1"},
 		"finish":  {func(a *answer) { a.finishes = []string{"length", "length"} }, "finish reason of choice 0"},
-		"logprob": {func(a *answer) { a.logprobs = []string{"", "x"} }, "logprobs of choice 1"},
+		"logprob": {func(a *answer) { a.logprobs = []logprobs{nil, {"tokens": "x"}} }, "logprobs of choice 1"},
 		"usage":   {func(a *answer) { a.completion++ }, "usage"},
 	} {
 		got := want
@@ -66,6 +67,34 @@ func TestDiffers(t *testing.T) {
 		if d := got.differs(&want); !strings.HasPrefix(d, c.want) || (c.want == "") != (d == "") {
 			t.Errorf("%s: got %q, want %q", name, d, c.want)
 		}
+	}
+}
+
+// The tokens of an answer may come in any number of events.
+func TestLogprobsOfEvents(t *testing.T) {
+	read := func(events ...string) *answer {
+		t.Helper()
+		a := &answer{texts: make([]string, 1), finishes: make([]string, 1), logprobs: make([]logprobs, 1)}
+		for _, text := range events {
+			var e event
+			if err := json.Unmarshal([]byte(text), &e); err != nil {
+				t.Fatal(err)
+			}
+			if err := a.add(&e); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return a
+	}
+	const head, tail = `{"choices":[{"index":0,"text":"x","logprobs":`, `}]}`
+	apart := read(head+`{"tokens":["a"],"token_logprobs":[-1.5]}`+tail, head+`null`+tail, head+`{"tokens":["b"],"token_logprobs":[-2]}`+tail)
+	together := read(head+`{"tokens":["a","b"],"token_logprobs":[-1.5,-2]}`+tail, head+`{"tokens":[],"token_logprobs":null}`+tail, head+`null`+tail)
+	if d := apart.differs(together); d != "" {
+		t.Errorf("equal tokens in other events: %s", d)
+	}
+	other := read(head+`{"tokens":["a","b"],"token_logprobs":[-1.5,-3]}`+tail, head+`null`+tail, head+`null`+tail)
+	if d := apart.differs(other); !strings.HasPrefix(d, "logprobs of choice 0") {
+		t.Errorf("another logprob: got %q", d)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -60,16 +61,36 @@ func (r request) with(name string, value any) request {
 
 // answer is what a client sees of a stream, put together.
 type answer struct {
-	texts, finishes, logprobs []string // by choice
-	prompt, completion        int      // usage
+	texts, finishes    []string   // by choice
+	logprobs           []logprobs // by choice
+	prompt, completion int        // usage
+}
+
+// logprobs are the columns of a choice's logprobs over all its events: how many
+// tokens an event brings depends on how fast they are read.
+type logprobs map[string]string
+
+// String prints the columns in the order of their names.
+func (l logprobs) String() string {
+	var b strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(l)) {
+		b.WriteString(name + ":" + l[name] + "\n")
+	}
+	return b.String()
 }
 
 // differs says how a differs from the undisturbed answer.
 func (a *answer) differs(want *answer) string {
+	columns := func(all []logprobs) (printed []string) {
+		for _, l := range all {
+			printed = append(printed, l.String())
+		}
+		return printed
+	}
 	for _, c := range []struct {
 		what      string
 		got, want []string
-	}{{"text", a.texts, want.texts}, {"finish reason", a.finishes, want.finishes}, {"logprobs", a.logprobs, want.logprobs}} {
+	}{{"text", a.texts, want.texts}, {"finish reason", a.finishes, want.finishes}, {"logprobs", columns(a.logprobs), columns(want.logprobs)}} {
 		if slices.Equal(c.got, c.want) {
 			continue
 		}
@@ -100,11 +121,11 @@ func diverge(a, b string) (string, string) {
 type event struct {
 	ID      string `json:"id"`
 	Choices []struct {
-		Index        int            `json:"index"`
-		Text         string         `json:"text"`
-		Delta        eventDelta     `json:"delta"`
-		Logprobs     jsontext.Value `json:"logprobs"`
-		FinishReason string         `json:"finish_reason"`
+		Index        int                         `json:"index"`
+		Text         string                      `json:"text"`
+		Delta        eventDelta                  `json:"delta"`
+		Logprobs     map[string][]jsontext.Value `json:"logprobs"`
+		FinishReason string                      `json:"finish_reason"`
 	} `json:"choices"`
 	Usage *struct {
 		Prompt     int `json:"prompt_tokens"`
@@ -125,7 +146,7 @@ func stream(ctx context.Context, client *http.Client, url string, r *request, ar
 		return nil, err
 	}
 	defer response.Body.Close()
-	a := &answer{texts: make([]string, r.choices), finishes: make([]string, r.choices), logprobs: make([]string, r.choices)}
+	a := &answer{texts: make([]string, r.choices), finishes: make([]string, r.choices), logprobs: make([]logprobs, r.choices)}
 	id := ""
 	err = events(response.Body, func(data []byte) error {
 		arrived(time.Now())
@@ -220,8 +241,13 @@ func (a *answer) add(e *event) error {
 		}
 		a.texts[c.Index] += c.Text + c.Delta.Content
 		a.finishes[c.Index] = c.FinishReason
-		if s := string(c.Logprobs); s != "" && s != "null" {
-			a.logprobs[c.Index] += s
+		for name, column := range c.Logprobs {
+			if a.logprobs[c.Index] == nil {
+				a.logprobs[c.Index] = logprobs{}
+			}
+			for _, v := range column {
+				a.logprobs[c.Index][name] += " " + string(v)
+			}
 		}
 	}
 	if e.Usage != nil {
