@@ -122,6 +122,10 @@ type Request struct {
 	Priority int
 	// Deadline ends the request with KindDeadline when it passes; zero is none.
 	Deadline time.Time
+	// Routing is what was said about where the request is to run and for whom; nil is
+	// nothing. It is shared and never changed in place: who decides something of it
+	// below the frontend, such as the rank, puts a copy in its place.
+	Routing *Routing
 
 	// Namespace is the tenant's cache namespace in the form external engines
 	// receive as their cache salt; empty is the shared one. Root is derived
@@ -129,11 +133,80 @@ type Request struct {
 	Namespace string
 	Root      CacheRoot
 
+	// Prefill asks an engine whose card has the role prefill to compute the prompt
+	// and draw one id, and to keep the KV for the engine that goes on: see
+	// Chunk.Handover.
+	Prefill bool
+	// Handover says where the KV of Tokens and all but the last of Resume is, in the
+	// words of the engine that computed it (Chunk.Handover). It is a hint: an engine
+	// that cannot make use of it computes them itself. Never changed in place.
+	Handover []byte
+
 	// N is the number of choices wanted (0 and 1 mean one). engine.Expand turns
 	// it into N requests with Choice 0…N-1 and one Group; engines see one.
 	N      int
 	Choice int
 	Group  RequestID
+}
+
+// Routing says where a request is to run and for whom. Of it ExpectedOutput, Session
+// and Rank reach the worker; the rest is for those that choose one.
+type Routing struct {
+	// Worker has to serve the request, and PrefillWorker to compute its prompt, where
+	// that is done elsewhere; zero leaves the choice free.
+	Worker, PrefillWorker WorkerID
+	// Rank and PrefillRank are their data-parallel ranks; nil leaves the choice free.
+	Rank, PrefillRank *int
+	// Mode says whether the prompt may be computed elsewhere.
+	Mode RoutingMode
+
+	// Tenant is who the request is charged to, as its API key says; empty is nobody
+	// in particular.
+	Tenant string
+	// Session names the conversation that the request is a turn of, whose turns are
+	// best served by one worker. It means something only together with Tenant.
+	Session string
+	// ExpectedOutput is how many ids the client expects to be generated; 0 is unknown.
+	ExpectedOutput int
+	// StrictPriority orders waiting requests before their Priority does: one of a
+	// higher tier goes first whatever the others' priorities. Zero is normal.
+	StrictPriority int
+
+	// RequiredLabels are those, as "key=value", that the worker must have, and
+	// PreferredLabels those that count in its favour; no label is in a list twice.
+	RequiredLabels  []string
+	PreferredLabels []LabelPreference
+	// Overrides stand in for the router's own settings, for this request.
+	Overrides RoutingOverrides
+}
+
+// RoutingMode says whether a request's prompt may be computed by another worker than
+// its answer. The names travel in requests.
+type RoutingMode string
+
+// The modes.
+const (
+	RoutingAny           RoutingMode = ""              // as the router sees fit
+	RoutingAggregated    RoutingMode = "aggregated"    // one worker does both
+	RoutingDisaggregated RoutingMode = "disaggregated" // two workers, where there are such
+)
+
+// LabelPreference says how much a label of a worker counts in its favour: by which
+// part of the cost, in 0…1.
+type LabelPreference struct {
+	Label  string
+	Weight float64
+}
+
+// RoutingOverrides are settings of the router that a request brings along. Numbers
+// are finite and not negative; nil leaves the router's own.
+type RoutingOverrides struct {
+	// Policy is a policy's name; empty leaves the router's own.
+	Policy string
+	// OverlapCredit is what a block that a worker holds is worth, in blocks of
+	// prefill; PrefillLoadScale multiplies the prefill part of the cost; Temperature
+	// draws among workers instead of taking the best.
+	OverlapCredit, PrefillLoadScale, Temperature *float64
 }
 
 // Sampling says how the next id is drawn from the logits. The zero value is
@@ -230,6 +303,12 @@ type Chunk struct {
 	// chunk of a choice; 0 where that is not known so early. Usage.Cached is the
 	// count.
 	Cached int
+	// Handover answers Request.Prefill: where the KV is that the answer can go on
+	// with elsewhere, as its engine puts it; whoever is between passes it on as it
+	// is. It comes with the id or behind it, and not at all if the answer is
+	// complete. On a chunk without Finish it says that the KV is kept until the
+	// sequence is ended or ends: by itself it does when the engine keeps it no longer.
+	Handover []byte
 	// Finish is set on the last chunk of a choice, together with Usage.
 	Finish FinishReason
 	Usage  Usage

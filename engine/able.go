@@ -52,9 +52,11 @@ func seeded(r *dynamo.Request) bool { return r.Sampling.Temperature > 0 && r.Sam
 
 // Union is the card of a name that engines of the same weights serve together: what
 // one of them can do, the name can. Ids are those that all of them know; engine,
-// revision, class and block size are the first one's. At least one card is needed.
+// revision, class and block size are the first one's; it has no role. At least one
+// card is needed.
 func Union(cards ...*Card) Card {
 	u := *cards[0]
+	u.Role = ""
 	u.EOS, u.Guided, u.Adapters = slices.Clone(u.EOS), slices.Clone(u.Guided), slices.Clone(u.Adapters)
 	for _, c := range cards[1:] {
 		u.ContextLength = max(u.ContextLength, c.ContextLength)

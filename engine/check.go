@@ -26,6 +26,12 @@ func Check(c *Card, r *dynamo.Request) error {
 	if r.N > 1 {
 		return invalid("n", "an engine serves one choice, the request asks for %d; put engine.Expand in front", r.N)
 	}
+	if r.Prefill && c.Role != RolePrefill {
+		return invalid("prefill", "model %s runs on an engine that hands no KV over; it serves whole requests only", c.Model)
+	}
+	if n := len(r.Handover); n > MaxHandoverBytes {
+		return invalid("handover", "the handover has %d bytes; %d are possible", n, MaxHandoverBytes)
+	}
 	if r.Adapter != "" && !slices.Contains(c.Adapters, r.Adapter) {
 		return noAdapter(c, r.Adapter)
 	}

@@ -30,6 +30,12 @@ type Engine interface {
 	Generate(ctx context.Context, r *dynamo.Request) iter.Seq2[dynamo.Chunk, error]
 }
 
+// The roles of engines: see Card.Role. The names are stored in cards.
+const (
+	RolePrefill = "prefill" // computes prompts, and hands their KV over
+	RoleDecode  = "decode"  // goes on with KV that others computed
+)
+
 // Card says what an engine serves and what it can do. It is what discovery
 // publishes, what the frontend validates against, and what enginetest tests.
 type Card struct {
@@ -64,6 +70,10 @@ type Card struct {
 	// NumericClass names the arithmetic: equal class and revision mean equal
 	// tokens for an equal request.
 	NumericClass string
+	// Role is which part of an answer the engine is for: RolePrefill, RoleDecode, or
+	// empty for all of it. Whatever its role, it serves any request in whole; only
+	// one with RolePrefill serves those with Request.Prefill.
+	Role string
 	// Adapters are the LoRA adapters that a request may name, sorted. They may come
 	// and go while the engine runs; this is those there were when it was asked.
 	Adapters []string

@@ -12,6 +12,9 @@ const (
 	// MaxGuidedBytes bounds what a request restricts its answer by (dynamo.Guided);
 	// more is invalid. It travels once for each choice of each prompt.
 	MaxGuidedBytes = 64 << 10
+	// MaxHandoverBytes bounds dynamo.Request.Handover and dynamo.Chunk.Handover; more
+	// is invalid.
+	MaxHandoverBytes = 256 << 10
 	// keepFirst bounds the ids that a Migrate makes room for before they come; the
 	// room doubles as they do.
 	keepFirst = 256

@@ -141,20 +141,13 @@ func (m *Migrate) Generate(ctx context.Context, r *dynamo.Request) iter.Seq2[dyn
 	}
 }
 
-type placedKey struct{}
-
-// Placed is told by whoever hands a request to a worker which one that is and what
-// it can do, so that a decorator above can name it when it fails; worker 0, of no
-// card, says that the request waits for one, which is no stall. It must be called in
-// the goroutine that ranges over the sequence, and card must stay as it is.
-func Placed(ctx context.Context, worker dynamo.WorkerID, card *Card) {
-	if j, _ := ctx.Value(placedKey{}).(*journey); j != nil {
-		j.worker = worker
-		if card != nil {
-			j.at = card
-		}
-		j.watch.pause(worker == 0)
+// placed takes in which worker has the request.
+func (j *journey) placed(p *Place) {
+	j.worker = p.Worker
+	if p.Card != nil {
+		j.at = p.Card
 	}
+	j.watch.pause(p.Worker == 0)
 }
 
 // Begun returns the card of the engine that the answer so far is from; nil if no

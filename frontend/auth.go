@@ -47,6 +47,7 @@ func (k *Keys) Add(tenant, key string) error {
 }
 
 var (
+	headerName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
 	tenantName = regexp.MustCompile(`^[A-Za-z0-9._@-]{1,64}$`)
 	keyLine    = regexp.MustCompile(`^([^:\s]*)\s*:\s*sha256\s*:\s*([0-9A-Fa-f]{64})$`)
 )
@@ -128,6 +129,34 @@ func (k *Keys) tenant(r *http.Request) (string, error) {
 		return "", unauthorized("the API key is not known here")
 	}
 	return tenant, nil
+}
+
+// tenant returns whose request r is: what its key says, or what a trusted header
+// says where the key says nothing.
+func (s *Server) tenant(r *http.Request) (string, error) {
+	tenant, err := s.config.APIKeys.tenant(r)
+	if err != nil || tenant != "" || s.config.TenantHeader == "" {
+		return tenant, err
+	}
+	name := r.Header.Get(s.config.TenantHeader)
+	if name != "" && !tenantName.MatchString(name) {
+		return "", &dynamo.Error{Kind: dynamo.KindInvalid, Param: strings.ToLower(s.config.TenantHeader), Message: fmt.Sprintf("the header %s is %q; a tenant's name has 1 to 64 letters, digits and ._@-", s.config.TenantHeader, clip(name))}
+	}
+	return name, nil
+}
+
+// caller returns whose request r is, having answered it if it may not be made.
+func (s *Server) caller(w http.ResponseWriter, r *http.Request) (tenant string, ok bool) {
+	tenant, err := s.tenant(r)
+	if err != nil {
+		status, e := publicError(err)
+		if status == http.StatusUnauthorized {
+			w.Header().Set("WWW-Authenticate", "Bearer")
+		}
+		s.refuse(w, r, status, e)
+		return "", false
+	}
+	return tenant, true
 }
 
 func unauthorized(message string) error {

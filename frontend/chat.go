@@ -1,11 +1,14 @@
 package frontend
 
 import (
+	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/dynamo-go/dynamo"
 	"github.com/dynamo-go/dynamo/obs"
 	"github.com/dynamo-go/dynamo/openai"
+	"github.com/dynamo-go/dynamo/router/placement"
 )
 
 // serveChat is POST /v1/chat/completions.
@@ -63,6 +66,10 @@ func (x *exchange) accept(p *openai.Params, endpoint int) error {
 	if err := x.serveBy(p.Model, p.CacheSalt); err != nil {
 		return err
 	}
+	if err := x.route(p); err != nil {
+		return err
+	}
+	x.s.asked.remember(x.id, x.tenant, x.name)
 	x.limitTime()
 	if p.Transfers > 0 {
 		x.model.metrics.transfers.Add(float64(p.Transfers))
@@ -75,6 +82,26 @@ func (x *exchange) accept(p *openai.Params, endpoint int) error {
 	x.model.metrics.started[endpoint][kind].Inc()
 	x.model.metrics.active.Inc()
 	x.model.metrics.inflight.Inc()
+	return nil
+}
+
+// route completes what is said about where the request is to run.
+func (x *exchange) route(p *openai.Params) error {
+	if err := p.TakeHeaders(x.r.Header); err != nil {
+		return err
+	}
+	if p.Routing != nil && p.Routing.Overrides.Policy != "" {
+		if _, known := placement.ParsePolicy(p.Routing.Overrides.Policy); !known {
+			return &dynamo.Error{Kind: dynamo.KindInvalid, Param: "nvext.router_config_override.policy", Message: fmt.Sprintf("there is no router policy %q; it must be one of %s", p.Routing.Overrides.Policy, strings.Join(placement.Policies(), ", "))}
+		}
+	}
+	if x.tenant == "" {
+		return nil
+	}
+	if p.Routing == nil {
+		p.Routing = &dynamo.Routing{}
+	}
+	p.Routing.Tenant = x.tenant
 	return nil
 }
 

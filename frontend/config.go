@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/dynamo-go/dynamo"
 	"github.com/dynamo-go/dynamo/engine"
 	"github.com/dynamo-go/dynamo/obs"
 )
@@ -35,7 +36,7 @@ type Config struct {
 	// Default 30 seconds.
 	DrainTimeout time.Duration
 	// TokenizerCacheBytes bounds the memory for encoded beginnings of
-	// conversations. Default 32 MiB.
+	// conversations. Default 16 MiB.
 	TokenizerCacheBytes int
 	// Pprof serves Go's profiles under /debug/pprof. Default false.
 	Pprof bool
@@ -51,6 +52,21 @@ type Config struct {
 	// Recorder is given every request once it has ended; nil records none. Its Run is
 	// the caller's to call.
 	Recorder *Recorder
+	// TenantHeader is the header that says which tenant a request is for, where its
+	// key says none: that of a gateway which has authenticated the tenant and which
+	// nobody can go around, as whoever sends the header is believed. Empty trusts no
+	// header. Default empty. (--trust-tenant-header)
+	TenantHeader string
+	// Explain says why the request with that id went where it went, as a value that
+	// can be written as JSON, for GET /v1/requests/{id}/explain; false if it is not
+	// kept. The id may be that of one prompt or choice ("id-1", "id/0"), and without
+	// such an end it means all of the request's. Nil: there is no such route.
+	Explain func(dynamo.RequestID) (any, bool)
+	// ExplainKept is how many decisions Explain goes back. Default 0: unknown.
+	ExplainKept int
+	// RouterState is the state of the routers, as a value that can be written as
+	// JSON, for GET /v1/router. Nil: there is no such route.
+	RouterState func() any
 	// Instances lists who serves the models, for /health; nil lists nobody. It is
 	// called for each of its requests and must not block.
 	Instances func() []Instance
@@ -66,7 +82,7 @@ func DefaultConfig() Config {
 		MaxWait:             a.MaxWait,
 		WriteTimeout:        time.Minute,
 		DrainTimeout:        30 * time.Second,
-		TokenizerCacheBytes: 32 << 20,
+		TokenizerCacheBytes: 16 << 20,
 		Version:             "devel",
 	}
 }
@@ -92,6 +108,12 @@ func (c Config) Validate() error {
 	}
 	if c.APIKeys != nil && len(c.ClusterKey) < 16 {
 		faults = append(faults, errors.New("API keys are given without a cluster key of at least 16 bytes, which keeps the tenants' caches apart"))
+	}
+	if c.TenantHeader != "" && !headerName.MatchString(c.TenantHeader) {
+		faults = append(faults, fmt.Errorf("--trust-tenant-header is %q; it must be the name of a header, such as X-Tenant-Id", c.TenantHeader))
+	}
+	if c.TenantHeader != "" && len(c.ClusterKey) < 16 {
+		faults = append(faults, errors.New("--trust-tenant-header is given without a cluster key of at least 16 bytes, which keeps the tenants' caches apart"))
 	}
 	return errors.Join(faults...)
 }

@@ -18,6 +18,10 @@
 //     Config.WriteTimeout it is cut off.
 //   - A stop string ends its choice in the step that completes it; text that may
 //     become part of one is held back, and no other.
+//   - A request's id is made here and no other request has it; what its client calls
+//     it (x-request-id) is an alias for answers, logs and explanations.
+//   - A tenant is what the API key says, or a header that the configuration trusts;
+//     it is told nothing of others' requests.
 //   - Labels of metrics are served model names and constants.
 //   - The engine works within the trace the client named: its context carries the
 //     span made here or, where none is recorded, the client's own traceparent.

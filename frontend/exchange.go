@@ -26,7 +26,8 @@ type exchange struct {
 	r        *http.Request
 	arrived  time.Time
 	endpoint string
-	id       string // 32 hexadecimal digits, ours
+	id       string // 32 hexadecimal digits, ours; no other request has it
+	name     string // what the client calls it, in x-request-id; empty: nothing
 	seed     uint64 // random, for requests without one
 
 	ctx    context.Context // of the generation: ends with the client, the deadline or the drain
@@ -58,7 +59,10 @@ func (s *Server) begin(w http.ResponseWriter, r *http.Request, endpoint string) 
 	for _, b := range random[16:] {
 		x.seed = x.seed<<8 | uint64(b)
 	}
-	external := x.requestID()
+	external := x.id
+	if x.name = clientName(r); x.name != "" {
+		external = x.name
+	}
 	w.Header()["X-Request-Id"] = []string{external}
 	x.trace()
 	if s.log.Enabled(x.ctx, slog.LevelDebug) {
@@ -108,15 +112,18 @@ func (x *exchange) logEnd() {
 	x.s.log.LogAttrs(x.ctx, slog.LevelDebug, "request ended", attrs...)
 }
 
-// requestID returns the client's own id of the request, or ours.
-func (x *exchange) requestID() string {
-	id := x.r.Header.Get("X-Request-Id")
-	if id == "" || len(id) > maxRequestID {
-		return x.id
+// clientName returns the client's own id of a request; empty if it sends none that
+// can be taken over: printable ASCII, of at most maxRequestID bytes. It names the
+// request in the answer's header, in the log and in GET /v1/requests/{id}/explain,
+// and nothing else: two requests of one name are two.
+func clientName(r *http.Request) string {
+	id := r.Header.Get("X-Request-Id")
+	if len(id) > maxRequestID {
+		return ""
 	}
 	for _, c := range []byte(id) {
 		if c <= ' ' || c >= 0x7f {
-			return x.id
+			return ""
 		}
 	}
 	return id
@@ -127,8 +134,9 @@ func (x *exchange) authenticate() error {
 		return &httpError{http.StatusForbidden, &dynamo.Error{Kind: dynamo.KindInvalid, Code: "cross_origin", Message: "a web page of another origin may not use this server"}}
 	}
 	var err error
-	x.tenant, err = x.s.config.APIKeys.tenant(x.r)
-	if err != nil {
+	x.tenant, err = x.s.tenant(x.r)
+	var unknown *httpError
+	if errors.As(err, &unknown) {
 		x.w.Header().Set("WWW-Authenticate", "Bearer")
 	}
 	return err

@@ -105,7 +105,7 @@ func (g *generation) prepare(i int) error {
 		ID: dynamo.RequestID(g.id), Model: g.model.Card.Model, Adapter: g.adapter, Tokens: t.ids,
 		Sampling: g.sampling(), Guided: p.Guided, StopTokens: p.StopTokens, IgnoreEOS: p.IgnoreEOS,
 		MaxTokens: p.MaxTokens.Or(maxTokens), MinTokens: p.MinTokens,
-		Priority: p.Priority, Deadline: g.deadline, Namespace: g.namespace, Root: tokens.Root(g.adapter, g.namespace),
+		Priority: p.Priority, Deadline: g.deadline, Routing: p.Routing, Namespace: g.namespace, Root: tokens.Root(g.adapter, g.namespace),
 	}
 	if len(g.prompts) > 1 {
 		t.request.ID += dynamo.RequestID("-" + strconv.Itoa(i))
@@ -123,6 +123,9 @@ func (g *generation) prepare(i int) error {
 	t.texter = texter{next: g.model.Engine, choices: make([]choice, p.N)}
 	for c := range t.texter.choices {
 		t.texter.choices[c].init(i*p.N+c, &g.spec)
+		if p.ShowWorker || p.ShowTiming {
+			t.texter.choices[c].trip = &engine.Trip{}
+		}
 	}
 	g.model.metrics.input.Observe(float64(len(t.ids)))
 	return nil
@@ -245,6 +248,9 @@ func (g *generation) observe(c *choice, chunk *dynamo.Chunk) {
 	}
 	if n > 0 {
 		now := time.Now()
+		if c.first.IsZero() {
+			c.first = now
+		}
 		switch {
 		case !c.last.IsZero():
 			m.interToken.Observe(now.Sub(c.last).Seconds() / float64(n))
@@ -264,8 +270,11 @@ func (g *generation) observe(c *choice, chunk *dynamo.Chunk) {
 }
 
 // fill puts what the client asked for beside the text into c's piece.
-func (g *generation) fill(c *choice, chunk *dynamo.Chunk) {
+func (g *generation) fill(t *prompt, c *choice, chunk *dynamo.Chunk) {
 	p := &c.piece
+	if c.trip != nil && p.Finish != dynamo.FinishNone {
+		p.Extension = g.extension(t, c)
+	}
 	if g.answer.TokenIDs {
 		p.Tokens = chunk.Tokens
 	}
@@ -277,6 +286,36 @@ func (g *generation) fill(c *choice, chunk *dynamo.Chunk) {
 			p.Logprobs = p.Logprobs[:n-1]
 		}
 	}
+}
+
+// extension says who served a choice that has ended, and in what time.
+func (g *generation) extension(t *prompt, c *choice) *openai.Extension {
+	x, prefill, decode := &openai.Extension{}, c.trip.Prefill, c.trip.Decode
+	if prefill.Worker == 0 {
+		prefill = decode
+	}
+	if g.params.ShowWorker && decode.Worker != 0 {
+		x.Worker = &openai.ServedBy{Prefill: prefill.Worker, PrefillRank: prefill.Rank, Decode: decode.Worker, DecodeRank: decode.Rank}
+	}
+	if !g.params.ShowTiming {
+		return x
+	}
+	length := cmp.Or(c.prompt, len(t.ids)) // the other choices' counts are their own goroutines'
+	x.Timing = &openai.Timing{Received: g.arrived, Total: time.Since(g.arrived), HitRate: min(1, float64(c.cached)/float64(max(1, length)))}
+	if !c.first.IsZero() {
+		x.Timing.FirstToken = openai.Some(c.first.Sub(g.arrived))
+	}
+	if prefill.Worker == 0 {
+		return x // nobody has said who serves it
+	}
+	x.Timing.PrefillWait = openai.Some(prefill.First.Sub(g.arrived))
+	if !c.first.IsZero() {
+		x.Timing.Prefill = openai.Some(c.first.Sub(prefill.First))
+	}
+	if c.trip.Waiting >= 0 {
+		x.Timing.QueueDepth = openai.Some(c.trip.Waiting)
+	}
+	return x
 }
 
 // usage counts the whole answer.
@@ -315,7 +354,7 @@ func (g *generation) whole() error {
 	wholes := make([]openai.Piece, len(g.prompts)*g.params.N)
 	err := g.each(func(t *prompt, chunk *dynamo.Chunk) error {
 		c := &t.texter.choices[chunk.Choice]
-		g.fill(c, chunk)
+		g.fill(t, c, chunk)
 		w := &wholes[c.piece.Index]
 		if !c.started {
 			c.started = true
@@ -328,6 +367,7 @@ func (g *generation) whole() error {
 		w.Text = append(w.Text, c.piece.Text...)
 		w.Tokens = append(w.Tokens, c.piece.Tokens...)
 		w.Logprobs = keepLogprobs(w.Logprobs, c.piece.Logprobs)
+		w.Extension = c.piece.Extension
 		w.Finish, w.StopString, w.StopToken = c.piece.Finish, c.piece.StopString, c.piece.StopToken
 		return nil
 	})

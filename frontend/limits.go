@@ -46,6 +46,12 @@ const (
 	_ = uint(engine.MaxGuidedBytes - openai.MaxGuidedBytes)
 	// maxKeys bounds the API keys of a file.
 	maxKeys = 100_000
+	// Of so many of the last requests it is known who may have them explained; what a
+	// configuration asks for is bounded, and costs some 150 bytes each.
+	defaultAsked = 1 << 14
+	maxAsked     = 1 << 17
+	// idDigits is the length of a request's id.
+	idDigits = 32
 	// maxParallelPrompts bounds the prompts of one request that are generated at
 	// once; the others wait their turn within the request.
 	maxParallelPrompts = 32

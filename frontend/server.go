@@ -71,6 +71,7 @@ type Server struct {
 	cache   *tokenizer.Cache
 	handler http.Handler
 	origin  *http.CrossOriginProtection
+	asked   *asked // nil: nothing is explained
 
 	handling atomic.Int64 // generating requests between arrival and end
 	draining atomic.Bool
@@ -104,6 +105,9 @@ func New(c Config) (*Server, error) {
 		cache:   tokenizer.NewCache(c.TokenizerCacheBytes),
 		origin:  http.NewCrossOriginProtection(),
 		drained: make(chan struct{}),
+	}
+	if c.Explain != nil {
+		s.asked = newAsked(c.ExplainKept)
 	}
 	s.base, s.cutOff = context.WithCancelCause(context.Background())
 	s.mu.models = map[string]*served{}
@@ -222,6 +226,12 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("GET /ready", s.serveReady)
 	mux.HandleFunc("GET /version", s.serveVersion)
 	mux.Handle("GET /metrics", s.config.Registry.Handler())
+	if s.config.Explain != nil {
+		mux.HandleFunc("GET /v1/requests/{id}/explain", s.serveExplain)
+	}
+	if s.config.RouterState != nil {
+		mux.HandleFunc("GET /v1/router", s.serveRouter)
+	}
 	if s.config.Pprof {
 		obs.HandlePprof(mux)
 	}

@@ -69,7 +69,7 @@ func TestStreamAllocatesNothingPerToken(t *testing.T) {
 
 // BenchmarkStreamedChat is a short streamed chat over loopback with an engine
 // that takes no time: what a request costs here, client included, and when its
-// first content arrives. (scripts/load measures the server alone.)
+// first content arrives. (scripts/figures measures the server alone.)
 func BenchmarkStreamedChat(b *testing.B) {
 	c := serve(b, instant{16}, nil)
 	conn, err := net.Dial("tcp", strings.TrimPrefix(c.url, "http://"))

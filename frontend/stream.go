@@ -57,7 +57,7 @@ func (g *generation) failLate(err error) {
 // send puts what a chunk adds into the outbox.
 func (g *generation) send(out *outbox, t *prompt, chunk *dynamo.Chunk) error {
 	c := &t.texter.choices[chunk.Choice]
-	g.fill(c, chunk)
+	g.fill(t, c, chunk)
 	p := &c.piece
 	if c.started && len(p.Text) == 0 && p.Finish == dynamo.FinishNone && len(p.Tokens)+len(p.Logprobs) == 0 {
 		return nil // half a character, or text held back

@@ -41,6 +41,9 @@ type choice struct {
 	started bool
 	last    time.Time
 	counted int
+	first   time.Time // when its first token came
+	// trip is where the choice's request has been; nil if nobody wants to know.
+	trip *engine.Trip
 
 	spec    *textSpec
 	decoder *tokenizer.Decoder
@@ -76,6 +79,9 @@ var _ engine.Engine = (*texter)(nil)
 func (t *texter) Generate(ctx context.Context, r *dynamo.Request) iter.Seq2[dynamo.Chunk, error] {
 	return func(yield func(dynamo.Chunk, error) bool) {
 		c, finished := &t.choices[r.Choice], false
+		if c.trip != nil {
+			ctx = engine.WithTrip(ctx, c.trip)
+		}
 		for chunk, err := range t.next.Generate(ctx, r) {
 			if err != nil {
 				yield(dynamo.Chunk{}, err)

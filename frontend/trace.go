@@ -284,6 +284,9 @@ func (r *Recorder) follow(q *recorded) {
 func (g *generation) record(r *Recorder, err error) {
 	total := time.Since(g.arrived)
 	session := g.r.Header.Get("X-Session-Id")
+	if q := g.params.Routing; session == "" && q != nil {
+		session = q.Session
+	}
 	if len(session) > maxRequestID {
 		session = session[:maxRequestID]
 	}

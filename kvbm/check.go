@@ -84,31 +84,29 @@ func (p *Pool) checkIdle(fault func(string, ...any)) {
 	}
 }
 
-// checkEntries compares entries with buckets, children and duplicates.
+// checkEntries compares entries with the table, children and duplicates.
 func (p *Pool) checkEntries(fault func(string, ...any)) {
 	children := make([]int32, len(p.entries))
 	used, dups := 0, 0
-	for slot, e := range p.buckets {
-		for ; e != none; e = p.entries[e].bucket {
-			en := &p.entries[e]
-			used++
-			if used > len(p.entries) {
-				fault("the buckets have a loop")
+	for _, s := range p.table.slots {
+		if s.entry == 0 {
+			continue
+		}
+		e := s.entry - 1
+		en := &p.entries[e]
+		used++
+		b := &p.blocks[en.block]
+		if found, _ := p.find(en.hash); found != e || b.content.Hash != en.hash || b.entry != e {
+			fault("entry %d is not found by its hash or has the wrong block", e)
+		}
+		if en.parent != none {
+			children[en.parent]++
+		}
+		for d := en.dups; d != none; d = p.blocks[d].next {
+			dups++
+			if dup := &p.blocks[d]; dup.state != stateComplete || dup.entry != e || dup.content != b.content || dups > len(p.blocks) {
+				fault("block %d is no duplicate of block %d", d, en.block)
 				return
-			}
-			b := &p.blocks[en.block]
-			if p.slot(en.hash) != &p.buckets[slot] || b.content.Hash != en.hash || b.entry != e {
-				fault("entry %d lies in the wrong bucket or has the wrong block", e)
-			}
-			if en.parent != none {
-				children[en.parent]++
-			}
-			for d := en.dups; d != none; d = p.blocks[d].next {
-				dups++
-				if dup := &p.blocks[d]; dup.state != stateComplete || dup.entry != e || dup.content != b.content || dups > len(p.blocks) {
-					fault("block %d is no duplicate of block %d", d, en.block)
-					return
-				}
 			}
 		}
 	}

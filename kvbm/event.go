@@ -75,7 +75,7 @@ type loggedEvent struct {
 // Events returns the changes since the last call, if Config.Events. The result is
 // valid until the pool changes.
 func (p *Pool) Events() []Event {
-	l, size := &p.log, p.config.BlockSize
+	l, size := &p.log, p.width
 	if l.taken || len(l.events) == 0 {
 		l.taken = true
 		return nil

@@ -6,12 +6,12 @@ const (
 	MaxBlocks = 1 << 26
 	// MaxBlockSize is the largest block, in tokens; a Config with more is refused.
 	MaxBlockSize = 1 << 12
-	// minBuckets is the size of an empty pool's hash table; it doubles as blocks are
+	// minSlots is the size of an empty pool's hash table; it doubles as blocks are
 	// registered.
-	minBuckets = 64
-	// maxBucket bounds the entries of one hash bucket (a table with random hashes
-	// has fewer than ten). A block that finds its bucket full is not registered,
-	// so hashes crafted to collide cost their author its own reuse, and nobody
-	// else time.
-	maxBucket = 32
+	minSlots = 64
+	// maxProbes bounds the slots looked at for one hash (a table with random hashes
+	// seldom has forty in a row that are taken). A block that would lie farther is not
+	// registered, so hashes crafted to collide cost their author its own reuse, and
+	// nobody else time.
+	maxProbes = 128
 )

@@ -14,7 +14,8 @@ const none = int32(-1)
 type Content struct {
 	Root  dynamo.CacheRoot
 	Block tokens.Block
-	// Tokens are the block's ids, BlockSize of them. They are copied.
+	// Tokens are the block's ids, BlockSize of them (none with Config.HashOnly). They
+	// are copied.
 	Tokens []dynamo.TokenID
 }
 
@@ -38,7 +39,6 @@ type entry struct {
 	block    int32 // the block that matches get
 	parent   int32 // the entry before it, or none
 	children int32
-	bucket   int32 // the next entry in its hash bucket, or none
 	dups     int32 // first duplicate block, or none
 }
 
@@ -47,13 +47,15 @@ type entry struct {
 // seldom needed take little memory.
 type Pool struct {
 	config  Config
+	width   int              // ids kept of a block: BlockSize, or 0 with HashOnly
 	blocks  []block          // those ever used, in the order of their indices
-	ids     []dynamo.TokenID // BlockSize per block of blocks
+	ids     []dynamo.TokenID // width per block of blocks
 	free    []int32          // a stack, of blocks: warm memory is used again first
 	counts  [numStates]int
 	entries []entry
 	spare   []int32 // unused entries
-	buckets []int32
+	table   table
+	warmed  uint32 // nothing; see WarmAllocate
 	// oldest and newest end the least recently used list of idle blocks.
 	oldest, newest int32
 	leases         leases
@@ -66,32 +68,19 @@ func New(c Config) (*Pool, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	p := &Pool{config: c, oldest: none, newest: none}
-	p.rehash(minBuckets)
+	p := &Pool{config: c, width: c.BlockSize, oldest: none, newest: none}
+	if c.HashOnly {
+		p.width = 0
+	}
+	p.table = newTable(minSlots)
 	p.counts[stateFree] = c.Blocks
 	return p, nil
-}
-
-// rehash makes a table of n buckets, a power of two.
-func (p *Pool) rehash(n int) {
-	old := p.buckets
-	p.buckets = make([]int32, n)
-	for i := range p.buckets {
-		p.buckets[i] = none
-	}
-	for _, e := range old {
-		for e != none {
-			en := &p.entries[e]
-			slot := p.slot(en.hash)
-			e, en.bucket, *slot = en.bucket, *slot, e
-		}
-	}
 }
 
 // fresh returns a block that was never used; there must be one.
 func (p *Pool) fresh() int32 {
 	p.blocks = append(p.blocks, block{entry: none, prev: none, next: none})
-	p.ids = slices.Grow(p.ids, p.config.BlockSize)[:len(p.blocks)*p.config.BlockSize]
+	p.ids = slices.Grow(p.ids, p.width)[:len(p.blocks)*p.width]
 	return int32(len(p.blocks) - 1)
 }
 
@@ -205,7 +194,7 @@ func (p *Pool) take() (int32, bool) {
 
 // fill writes the content of block n, which becomes complete.
 func (p *Pool) fill(n int32, c Content) {
-	if len(c.Tokens) != p.config.BlockSize {
+	if len(c.Tokens) != p.width {
 		panic("BUG: kvbm: a full block with another number of tokens")
 	}
 	b := &p.blocks[n]
@@ -256,8 +245,7 @@ func (p *Pool) checkHeld(h Held) int32 {
 
 // tokens returns the ids of block n.
 func (p *Pool) tokens(n int32) []dynamo.TokenID {
-	size := p.config.BlockSize
-	return p.ids[int(n)*size : int(n)*size+size : int(n)*size+size]
+	return p.ids[int(n)*p.width : (int(n)+1)*p.width : (int(n)+1)*p.width]
 }
 
 // pushIdle makes block n the most recently used idle one.
@@ -292,5 +280,8 @@ func (p *Pool) popIdle(n int32) {
 // under root.
 func (p *Pool) sameContent(e int32, parent int32, root dynamo.CacheRoot, ids []dynamo.TokenID) bool {
 	en := &p.entries[e]
-	return en.parent == parent && p.blocks[en.block].root == root && slices.Equal(p.tokens(en.block), ids)
+	if en.parent != parent || p.width == 0 {
+		return en.parent == parent // a hash is all there is, its root included
+	}
+	return p.blocks[en.block].root == root && slices.Equal(p.tokens(en.block), ids)
 }

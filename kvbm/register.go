@@ -40,7 +40,7 @@ func (p *Pool) Register(b Complete, parent Held) (Held, Outcome) {
 	}
 	e, length := p.find(c.content.Hash)
 	switch {
-	case e == none && length < maxBucket:
+	case e == none && length < maxProbes:
 		p.enter(n, pe)
 		return h, Registered
 	case e == none || !p.sameContent(e, pe, c.root, p.tokens(n)):
@@ -97,8 +97,7 @@ func (p *Pool) Peek(q Query) (found, idle int) {
 // lookup returns the entry of block i of q behind parent, or none.
 func (p *Pool) lookup(q Query, i int, parent int32) int32 {
 	e, _ := p.find(q.Blocks[i].Hash)
-	size := p.config.BlockSize
-	if e == none || !p.sameContent(e, parent, q.Root, q.Tokens[i*size:(i+1)*size]) {
+	if e == none || !p.sameContent(e, parent, q.Root, q.Tokens[i*p.width:(i+1)*p.width]) {
 		return none
 	}
 	return e
@@ -119,9 +118,8 @@ func (p *Pool) hold(n int32) Held {
 func (p *Pool) enter(n, parent int32) {
 	b := &p.blocks[n]
 	e := p.unused()
-	slot := p.slot(b.content.Hash)
-	p.entries[e] = entry{hash: b.content.Hash, block: n, parent: parent, bucket: *slot, dups: none}
-	*slot = e
+	p.entries[e] = entry{hash: b.content.Hash, block: n, parent: parent, dups: none}
+	p.table.place(slot{tag(b.content.Hash), e + 1})
 	if parent != none {
 		p.entries[parent].children++
 	}
@@ -139,8 +137,8 @@ func (p *Pool) unused() int32 {
 		return e
 	}
 	p.entries = append(p.entries, entry{})
-	if n := len(p.entries); n+n/2 > len(p.buckets) {
-		p.rehash(2 * len(p.buckets))
+	if 2*len(p.entries) > len(p.table.slots) {
+		p.table.grow()
 	}
 	return int32(len(p.entries) - 1)
 }
@@ -155,11 +153,7 @@ func (p *Pool) unregister(n int32, record bool) {
 	if en.parent != none {
 		p.entries[en.parent].children--
 	}
-	link := p.slot(en.hash)
-	for *link != e {
-		link = &p.entries[*link].bucket
-	}
-	*link = en.bucket
+	p.table.remove(en.hash, e)
 	p.spare = append(p.spare, e)
 	p.popIdle(n)
 	p.blocks[n].entry = none
@@ -201,21 +195,4 @@ func (p *Pool) unlinkDuplicate(n int32) {
 		p.blocks[b.next].prev = b.prev
 	}
 	b.prev, b.next = none, none
-}
-
-// find returns the entry with the given hash, or none and the number of entries
-// in its bucket.
-func (p *Pool) find(h dynamo.BlockHash) (e int32, length int) {
-	for e = *p.slot(h); e != none; e = p.entries[e].bucket {
-		if p.entries[e].hash == h {
-			return e, length
-		}
-		length++
-	}
-	return none, length
-}
-
-// slot returns the head of the bucket of h.
-func (p *Pool) slot(h dynamo.BlockHash) *int32 {
-	return &p.buckets[uint64(h)&uint64(len(p.buckets)-1)]
 }

@@ -92,7 +92,7 @@ func (f *fleet) updateAdaptersLocked(mod *servedModel, gone bool) {
 
 // adaptersChanged is told that a worker in use lists other adapters than before.
 func (f *fleet) adaptersChanged(m *member, mod *servedModel, names []string) {
-	mod.router.SetAdapters(m.id, m.epoch, names)
+	mod.routerOf(m).SetAdapters(m.id, m.epoch, names)
 	f.settleAdapters(mod, false)
 }
 

@@ -187,6 +187,7 @@ func (l leashed) Close() error {
 func (b *bubble) config(host string) Config {
 	b.t.Helper()
 	c := DefaultConfig()
+	c.Cluster.Routing.Mode = "round-robin" // who serves whom is to be foreseen
 	c.Engine, c.ModelPath, c.ModelName, c.DrainTimeout, c.Version = EngineEcho, b.folder, "m", time.Second, "test"
 	c.Logger = b.log.logger().With("host", host)
 	c.Cluster.Dial, c.Cluster.KeyFile = b.net.Host(host).Dial, b.key

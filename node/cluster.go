@@ -42,9 +42,8 @@ type ClusterConfig struct {
 	// EventPlane is "rpc" or "nats", and NATSServer the URL of the latter.
 	// Defaults rpc and nats://127.0.0.1:4222. (--event-plane, --nats-server)
 	EventPlane, NATSServer string
-	// RouterMode is "round-robin", "random", "least-loaded" or "power-of-two".
-	// Default round-robin. (--router-mode)
-	RouterMode string
+	// Routing says how a worker is chosen for a request.
+	Routing RoutingConfig
 	// MigrationLimit is how often a request may go on at another worker. Default
 	// 3. (--migration-limit)
 	MigrationLimit int
@@ -65,7 +64,7 @@ type ClusterConfig struct {
 func DefaultClusterConfig() ClusterConfig {
 	return ClusterConfig{
 		Namespace: "dynamo", Discovery: "file", Connections: 1, EventPlane: eventRPC, NATSServer: "nats://127.0.0.1:4222",
-		RouterMode: "round-robin", MigrationLimit: 3, WorkerWait: 10 * time.Second,
+		Routing: DefaultRoutingConfig(), MigrationLimit: 3, WorkerWait: 10 * time.Second,
 	}
 }
 
@@ -91,6 +90,7 @@ func (c *ClusterConfig) Validate() error {
 	if c.MigrationLimit < 0 {
 		fault("--migration-limit is %d; it must be 0 (never) or more", c.MigrationLimit)
 	}
+	faults = append(faults, c.Routing.Validate())
 	if c.WorkerWait < 0 {
 		fault("--worker-wait is %v; it must be 0 or more", c.WorkerWait)
 	}

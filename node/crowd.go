@@ -84,7 +84,7 @@ func (c *crowd) run(ctx context.Context) error {
 	for i := range c.n.cfg.Worker.Count {
 		m := c.member(i)
 		running.Go(func() { // ends with ctx
-			err := m.runWorker(ctx)
+			err := c.runMember(ctx, m, i)
 			if err == nil {
 				return
 			}
@@ -106,6 +106,20 @@ func (c *crowd) run(ctx context.Context) error {
 		return failures[0]
 	}
 	return fmt.Errorf("%d of %d workers failed, the first: %w", len(failures), c.n.cfg.Worker.Count, failures[0])
+}
+
+// runMember runs worker i when its time has come.
+func (c *crowd) runMember(ctx context.Context, m *Node, i int) error {
+	if wait := time.Duration(i) * c.n.cfg.Worker.stagger(); wait > 0 {
+		t := time.NewTimer(wait)
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return m.runWorker(ctx)
 }
 
 // member is worker i as a node of its own.

@@ -65,6 +65,8 @@ type member struct {
 	peer   *rpc.Peer
 	ctx    context.Context // ends when the member is dropped; guards nothing else
 	cancel context.CancelFunc
+	// prefill says that its worker is for prompts alone.
+	prefill bool
 
 	// Guarded by fleet.mu.
 	instance discovery.Instance
@@ -78,9 +80,11 @@ type member struct {
 
 // servedModel is what one name is served by.
 type servedModel struct {
-	name   string
-	card   discovery.Card // of the worker that it began with
-	router *router.Router
+	name string
+	card discovery.Card // of the worker that it began with
+	// prefill is over the workers for prompts alone, router over all others.
+	router, prefill *router.Router
+	sides           sides
 	// asking has a place for each member that may be asked for the tokenizer at once.
 	asking chan struct{}
 	// created is when it was first served here.
@@ -175,16 +179,17 @@ func (f *fleet) put(ctx context.Context, i discovery.Instance) {
 		changed := !slices.Equal(m.instance.Card.Adapters, i.Card.Adapters)
 		m.instance, m.listed = i, true
 		used := m.model
+		f.recountLocked(used)
 		f.mu.Unlock()
 		if used != nil && i.Draining {
-			used.router.SetDraining(i.ID, i.Epoch)
+			used.routerOf(m).SetDraining(i.ID, i.Epoch)
 		}
 		if used != nil && changed {
 			f.adaptersChanged(m, used, i.Card.Adapters)
 		}
 		return
 	}
-	m = &member{memberKey: k, fleet: f, instance: i, listed: true}
+	m = &member{memberKey: k, fleet: f, instance: i, listed: true, prefill: i.Card.Role == engine.RolePrefill}
 	m.ctx, m.cancel = context.WithCancel(ctx)
 	m.peer = f.client.Peer(rpc.PeerConfig{
 		Addresses: reachable(i), Worker: i.ID, Epoch: i.Epoch,
@@ -217,7 +222,7 @@ func (f *fleet) forget(k memberKey) {
 	leaving, used, up := m.instance.Draining, m.model, m.up
 	f.mu.Unlock()
 	if leaving && used != nil {
-		used.router.SetDraining(k.id, k.epoch)
+		used.routerOf(m).SetDraining(k.id, k.epoch)
 	}
 	if !up {
 		f.drop(m)
@@ -231,10 +236,11 @@ func (f *fleet) changed(m *member, up bool, err error) {
 	if err != nil {
 		m.away = ": " + err.Error()
 	}
+	f.recountLocked(m.model)
 	used, refused, listed, leaving := m.model, m.refused != "", m.listed, m.instance.Draining
 	f.mu.Unlock()
 	if used != nil {
-		used.router.SetUp(m.id, m.epoch, up)
+		used.routerOf(m).SetUp(m.id, m.epoch, up)
 	}
 	if up {
 		f.log.Info("worker connected", obs.KeyWorker, m.id)
@@ -264,7 +270,8 @@ func (f *fleet) drop(m *member) {
 	mod, had := m.model, len(m.instance.Card.Adapters) > 0
 	if mod != nil {
 		m.model = nil
-		mod.router.Remove(m.id, m.epoch)
+		mod.routerOf(m).Remove(m.id, m.epoch)
+		f.recountLocked(mod)
 		f.watchEmptyLocked(mod)
 	}
 	f.mu.Unlock()
@@ -310,11 +317,15 @@ func (m *member) serve() {
 // report takes in the load a worker tells of.
 func (m *member) report(l engine.Load) {
 	m.fleet.mu.Lock()
+	changed := m.load.Down != l.Down
 	m.load = l
 	used := m.model
+	if changed {
+		m.fleet.recountLocked(used)
+	}
 	m.fleet.mu.Unlock()
 	if used != nil {
-		used.router.Report(m.id, m.epoch, l)
+		used.routerOf(m).Report(m.id, m.epoch, l)
 	}
 }
 
@@ -332,6 +343,9 @@ func (f *fleet) adopt(m *member) {
 	f.settleAdapters(mod, false)
 	f.settleOffer(mod, false)
 	f.running.Go(func() { f.publish(m, mod) })
+	if r := mod.routerOf(m); r.UsesKV() {
+		f.running.Go(func() { f.n.followKV(m.ctx, f.bus, m.peer, m.id, m.epoch, r) })
+	}
 }
 
 // enlist adds a member to the router of its model, or notes why not. It returns
@@ -364,15 +378,16 @@ func (f *fleet) enlist(m *member) (mod *servedModel, refused string) {
 	}
 	rc := remote.DefaultConfig()
 	rc.Worker, rc.Epoch, rc.OnLoad, rc.Logger, rc.Tracer = m.id, m.epoch, m.report, f.n.cfg.Logger, f.n.tracer
-	err := mod.router.Add(router.Worker{
+	err := mod.routerOf(m).Add(router.Worker{
 		ID: m.id, Epoch: m.epoch, Engine: remote.New(m.peer, card.Card, rc), Card: card.Card,
-		MaxRunning: card.MaxRunning, MaxQueue: card.MaxQueue, Labels: card.Labels,
+		MaxRunning: card.MaxRunning, MaxQueue: card.MaxQueue, KVBlocks: card.KVBlocks, Labels: card.Labels,
 	})
 	if err != nil {
 		return nil, err.Error()
 	}
 	mod.stopGrace()
 	m.model = mod
+	f.recountLocked(mod)
 	return mod, ""
 }
 
@@ -396,9 +411,9 @@ func (f *fleet) catchUp(m *member, mod *servedModel) {
 		f.mu.Lock()
 		up, draining := m.up, m.instance.Draining
 		f.mu.Unlock()
-		mod.router.SetUp(m.id, m.epoch, up)
+		mod.routerOf(m).SetUp(m.id, m.epoch, up)
 		if draining {
-			mod.router.SetDraining(m.id, m.epoch)
+			mod.routerOf(m).SetDraining(m.id, m.epoch)
 		}
 		f.mu.Lock()
 		same := m.up == up && m.instance.Draining == draining
@@ -415,7 +430,11 @@ func (f *fleet) newModel(card discovery.Card) (*servedModel, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &servedModel{name: card.Model, card: card, router: r, asking: make(chan struct{}, maxAsking)}, nil
+	p, err := f.n.newPrefillRouter(card.Model)
+	if err != nil {
+		return nil, err
+	}
+	return &servedModel{name: card.Model, card: card, router: r, prefill: p, asking: make(chan struct{}, maxAsking)}, nil
 }
 
 // publish gives a model to the HTTP server, with the tokenizer and template that
@@ -487,6 +506,7 @@ func (f *fleet) retireBefore(mod *servedModel) {
 	f.mu.Unlock()
 	if before != nil {
 		before.router.Retire()
+		before.prefill.Retire()
 		f.retireBefore(before)
 	}
 }
@@ -615,7 +635,7 @@ func (f *fleet) instances() []frontend.Instance {
 	list := make([]frontend.Instance, 0, len(f.mu.members))
 	faults := map[memberKey]string{}
 	for _, mod := range f.mu.models {
-		for _, w := range mod.router.Stats().Workers {
+		for _, w := range slices.Concat(mod.router.Stats().Workers, mod.prefill.Stats().Workers) {
 			faults[memberKey{w.ID, w.Epoch}] = w.Fault
 		}
 	}

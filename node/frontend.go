@@ -42,7 +42,7 @@ func (n *Node) runFrontend(ctx context.Context) error {
 		defer bus.Close()
 	}
 	var f *fleet
-	s, err := n.server(key, func() []frontend.Instance { return f.instances() })
+	s, err := n.server(key, func() []frontend.Instance { return f.instances() }, func() []*router.Router { return f.routers() })
 	if err != nil {
 		return err
 	}
@@ -73,10 +73,7 @@ func (n *Node) runFrontend(ctx context.Context) error {
 
 // newRouter makes the router of one model.
 func (n *Node) newRouter(name string) (*router.Router, error) {
-	c := router.DefaultConfig()
-	c.Mode, c.Wait, c.Model = n.cfg.Cluster.RouterMode, n.cfg.Cluster.WorkerWait, name
-	c.Logger, c.Metrics, c.Tracer = n.cfg.Logger, n.metrics.router, n.tracer
-	return router.New(c)
+	return n.newPatientRouter(name, n.cfg.Cluster.WorkerWait)
 }
 
 // newMigrate puts migration above a router.

@@ -191,7 +191,11 @@ func (f *fleet) install(mod *servedModel) error {
 	o, meta := mod.offer, mod.meta
 	o.card.Adapters = mod.adapters.names()
 	f.mu.Unlock()
-	e, err := f.n.newMigrate(mod.router, o.card)
+	both, err := f.n.newDisagg(mod)
+	if err != nil {
+		return err
+	}
+	e, err := f.n.newMigrate(both, o.card)
 	if err != nil {
 		return err
 	}

@@ -24,6 +24,11 @@ const (
 	hostedRing, minRing = 64 << 20, 64 << 10
 	// minMockWords and maxMockWords bound the vocabulary of mocked answers.
 	minMockWords, maxMockWords = 16, 4096
+	// prefillWait is how long a request waits for a prefill worker that has room; then
+	// the prompt is computed where the answer is.
+	prefillWait = time.Second
+	// maxStagger bounds --stagger-delay.
+	maxStagger = time.Minute
 	// maxConnections bounds --rpc-connections.
 	maxConnections = 64
 	// modelGrace is how long a model without workers, or an adapter that only workers

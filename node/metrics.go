@@ -3,6 +3,7 @@ package node
 import (
 	"time"
 
+	"github.com/dynamo-go/dynamo/disagg"
 	"github.com/dynamo-go/dynamo/engine"
 	"github.com/dynamo-go/dynamo/engine/loop"
 	"github.com/dynamo-go/dynamo/obs"
@@ -21,6 +22,7 @@ type clusterMetrics struct {
 	event     *event.Metrics
 	router    *router.Metrics
 	migrate   *engine.MigrateMetrics
+	disagg    *disagg.Metrics
 	worker    *worker.Metrics
 }
 
@@ -31,6 +33,7 @@ func newClusterMetrics(r *obs.Registry, role string) (m clusterMetrics) {
 	if role == RoleWorker {
 		m.worker = worker.NewMetrics(r)
 	} else {
+		m.disagg = disagg.NewMetrics(r)
 		m.router, m.migrate = router.NewMetrics(r), engine.NewMigrateMetrics(r)
 	}
 	return m

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -39,6 +40,17 @@ type MockerConfig struct {
 	// steps without prompts again. Defaults 1. (--speedup-ratio,
 	// --decode-speedup-ratio)
 	Speedup, DecodeSpeedup float64
+	// PreemptFirst takes KV blocks from the oldest request when there are none left,
+	// instead of the newest. Default false. (--preemption-mode)
+	PreemptFirst bool
+	// KVBytesPerToken is the size of a token's KV; 0 is that of the preset, or else
+	// Llama 3 8B's. TransferBandwidth is what KV from prefill workers comes at, in bytes
+	// per second and for each rank; 0: in no time. TransferTiming says which tokens a
+	// transfer takes time for. Defaults 0, 64e9 and mocker.TimeWhole.
+	// (--kv-bytes-per-token, --kv-transfer-bandwidth, --kv-transfer-timing-mode)
+	KVBytesPerToken   int
+	TransferBandwidth float64
+	TransferTiming    string
 	// Startup is how long the engine takes to start. Default 0. (--startup-time)
 	Startup time.Duration
 	// OutputTokens is the mean length of answers; 0: as long as requests allow.
@@ -58,9 +70,10 @@ type MockerConfig struct {
 	Built func(*mocker.Engine)
 
 	// Model replaces PerfModel in simulators. It is what PerfModel says once that is
-	// read, and kvTokens what fits into its machine's KV cache; 0 if it does not say.
-	Model    perfmodel.Model
-	kvTokens int
+	// read, and kvTokens what fits into its machine's KV cache, kvBytes the size of one;
+	// 0 if it does not say.
+	Model             perfmodel.Model
+	kvTokens, kvBytes int
 }
 
 // MockReasoning says which token begins and which ends the reasoning of a mocked
@@ -83,7 +96,7 @@ func DefaultMockerConfig() MockerConfig {
 	c := mocker.DefaultConfig()
 	return MockerConfig{
 		BlockSize: c.BlockSize, Ranks: c.Ranks, ChunkedPrefill: c.ChunkedPrefill, Speedup: c.Speedup, DecodeSpeedup: c.DecodeSpeedup,
-		Shape: ShapeWords, Faults: c.Faults,
+		Shape: ShapeWords, Faults: c.Faults, TransferBandwidth: c.TransferBandwidth, TransferTiming: c.TransferTiming,
 	}
 }
 
@@ -115,11 +128,14 @@ func (n *Node) hostMocker(ctx context.Context, meta *metadata, kv *event.KVSourc
 	c.StepTokens, c.MaxRunning, c.MaxQueue, c.PrefixCaching = n.cfg.StepTokens, n.cfg.MaxRunning, n.localQueue(), n.cfg.PrefixCaching
 	c.BlockSize, c.Ranks, c.ChunkedPrefill, c.Startup = m.BlockSize, m.Ranks, m.ChunkedPrefill, m.Startup
 	c.Speedup, c.DecodeSpeedup, c.OutputTokens, c.Faults, c.Seed = m.Speedup, m.DecodeSpeedup, m.OutputTokens, m.Faults, seed
+	c.Role, c.PreemptFirst, c.TransferBandwidth, c.TransferTiming = n.cfg.Worker.Role, m.PreemptFirst, m.TransferBandwidth, m.TransferTiming
 	if err := m.timing(&c); err != nil {
 		return nil, err
 	}
 	c.Words, c.Shape = meta.words, m.shape(meta.tokenizer)
 	if kv != nil {
+		me := kv.Publisher().Source()
+		c.Worker, c.Epoch = me.Worker, me.Epoch
 		var sinks []func([]kvbm.Event)
 		for rank := range m.Ranks {
 			sinks = append(sinks, kv.Sink(dynamo.TierDevice, rank))
@@ -150,6 +166,7 @@ func (m *MockerConfig) timing(c *mocker.Config) error {
 		return err
 	}
 	c.Model = m.Model
+	c.KVBytesPerToken = cmp.Or(m.KVBytesPerToken, m.kvBytes, c.KVBytesPerToken)
 	switch {
 	case m.Blocks > 0:
 		c.Blocks = m.Blocks
@@ -167,6 +184,7 @@ func (m *MockerConfig) load() (err error) {
 	preset, machine, presetErr := perfmodel.Preset(m.PerfModel)
 	if presetErr == nil {
 		m.Model, m.kvTokens = preset, machine.KVBlocks*machine.BlockTokens
+		m.kvBytes = machine.KVBytesPerToken
 		return nil
 	}
 	m.Model, err = readPerfModel(m.PerfModel)

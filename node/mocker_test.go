@@ -98,7 +98,7 @@ func TestMockerCrash(t *testing.T) {
 // Many workers of a process are as many to the cluster, and one to its operator.
 func TestCrowd(t *testing.T) {
 	const count = 6
-	c := newCluster(t, func(n *Config) { n.Cluster.RouterMode = "round-robin" })
+	c := newCluster(t, func(n *Config) { n.Cluster.Routing.Mode = "round-robin" })
 	addr, folder := "", tinyModel(t, nil)
 	w := c.start(RoleWorker, func(n *Config) {
 		mocked(func(m *MockerConfig) { m.Speedup = 0 })(n)

@@ -43,6 +43,7 @@ import (
 	"github.com/dynamo-go/dynamo/frontend"
 	"github.com/dynamo-go/dynamo/obs"
 	"github.com/dynamo-go/dynamo/plane/discovery"
+	"github.com/dynamo-go/dynamo/router"
 )
 
 // Node is one serving process.
@@ -172,7 +173,8 @@ func (n *Node) serve(ctx context.Context, all []*hosted) error {
 	if err != nil {
 		return err
 	}
-	s, err := n.server(key, func() []frontend.Instance { return localInstances(all) })
+	var r *router.Router
+	s, err := n.server(key, func() []frontend.Instance { return localInstances(all) }, func() []*router.Router { return []*router.Router{r} })
 	if err != nil {
 		return err
 	}
@@ -187,8 +189,7 @@ func (n *Node) serve(ctx context.Context, all []*hosted) error {
 			return sum
 		})
 	}
-	r, err := n.addLocal(s, all)
-	if err != nil {
+	if r, err = n.addLocal(s, all); err != nil {
 		return err
 	}
 	// The engines end after the frontend, whose requests need them to the last;
@@ -255,7 +256,7 @@ func (n *Node) announce(h *hosted) error {
 }
 
 // server builds the HTTP server, without models.
-func (n *Node) server(clusterKey []byte, instances func() []frontend.Instance) (*frontend.Server, error) {
+func (n *Node) server(clusterKey []byte, instances func() []frontend.Instance, routers func() []*router.Router) (*frontend.Server, error) {
 	c := frontend.DefaultConfig()
 	c.MaxRunning, c.MaxQueue, c.MaxWait = n.cfg.MaxRunning, n.cfg.MaxQueue, n.cfg.MaxWait
 	c.BodyLimitBytes, c.RequestTimeout, c.DrainTimeout = n.cfg.BodyLimitBytes, n.cfg.RequestTimeout, n.cfg.DrainTimeout
@@ -265,15 +266,18 @@ func (n *Node) server(clusterKey []byte, instances func() []frontend.Instance) (
 	if c.APIKeys, err = n.apiKeys(); err != nil {
 		return nil, err
 	}
-	if c.APIKeys != nil {
+	c.TenantHeader = n.cfg.Cluster.Routing.TenantHeader
+	if c.APIKeys != nil || c.TenantHeader != "" {
 		c.ClusterKey = clusterKey
 	}
+	c.Explain = func(id dynamo.RequestID) (any, bool) { return explain(routers(), id) }
+	c.ExplainKept, c.RouterState = router.JournalSize, func() any { return routerState(routers()) }
 	return frontend.New(c)
 }
 
 // tenantKey is the cluster key, where nobody but API keys needs one.
 func (n *Node) tenantKey() ([]byte, error) {
-	if n.cfg.APIKey == "" && n.cfg.APIKeysFile == "" {
+	if n.cfg.APIKey == "" && n.cfg.APIKeysFile == "" && n.cfg.Cluster.Routing.TenantHeader == "" {
 		return nil, nil
 	}
 	if path := n.cfg.Cluster.KeyFile; path != "" {

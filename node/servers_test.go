@@ -29,7 +29,7 @@ func TestSeveralServers(t *testing.T) {
 	first, second := textServer(t, "first"), textServer(t, "second")
 	r := start(t, func(c *Config) {
 		c.Engine, c.Foreign.URL, c.Foreign.MoreURLs, c.Engines = EngineOpenAI, first.URL, []string{second.URL}, 2
-		c.Cluster.RouterMode = "round-robin"
+		c.Cluster.Routing.Mode = "round-robin"
 	})
 	ask := func(n int) (said map[string]int) {
 		said = map[string]int{}

@@ -43,6 +43,15 @@ type WorkerConfig struct {
 	// own; ID and Port, if they are given, are the first one's. More than one is for
 	// the mocker and echo engines. Default 1. (--num-workers)
 	Count int
+	// Role is engine.RolePrefill for workers that compute prompts for others,
+	// engine.RoleDecode for workers that go on with what those computed, or empty for
+	// workers that do both. Only the mocker engine knows the difference. Default empty.
+	// (--disaggregation-mode)
+	Role string
+	// Stagger is the time between the starts of two of Count workers; a negative one
+	// suits it to their number: 0, 100 ms from 33 on, 200 ms from 129 on. Default 0.
+	// (--stagger-delay)
+	Stagger time.Duration
 	// Weights names the weights: workers of other engines serve the model's name
 	// together with this one if they name them alike. Empty: only workers that are
 	// alike in everything do. (--weights-id)
@@ -64,7 +73,26 @@ func (w *WorkerConfig) validate(engine string) error {
 	if w.Count > 1 && (w.Advertise != "" || len(w.Listeners) > 0) {
 		faults = append(faults, fmt.Errorf("--rpc-advertise names one address, and there are %d workers; leave it out, and give --rpc-host 0.0.0.0 to be reached by this host's name", w.Count))
 	}
+	if w.Role != "" && engine != EngineMocker {
+		faults = append(faults, fmt.Errorf("--disaggregation-mode is %s; only --engine mocker knows prefill and decode workers, %s is agg", w.Role, engine))
+	}
+	if w.Stagger > maxStagger {
+		faults = append(faults, fmt.Errorf("--stagger-delay is %v; it must be at most %v, or negative for one that suits --num-workers", w.Stagger, maxStagger))
+	}
 	return errors.Join(faults...)
+}
+
+// stagger is the time between the starts of two workers.
+func (w *WorkerConfig) stagger() time.Duration {
+	switch {
+	case w.Stagger >= 0:
+		return w.Stagger
+	case w.Count > 128:
+		return 200 * time.Millisecond
+	case w.Count > 32:
+		return 100 * time.Millisecond
+	}
+	return 0
 }
 
 // place is where a worker is reached.
@@ -334,7 +362,7 @@ func (n *Node) workerConfig(h *hosted, m *membership, id dynamo.WorkerID, epoch 
 // card is what the cluster is told of the model.
 func (n *Node) card(h *hosted) *discovery.Card {
 	c := &discovery.Card{
-		Card: h.card, Format: discovery.CardFormat, Special: h.meta.special, Role: "aggregated", Ranks: max(h.ranks, 1),
+		Card: h.card, Format: discovery.CardFormat, Special: h.meta.special, Ranks: max(h.ranks, 1),
 		Labels: n.cfg.Worker.Labels, KVBlocks: h.kvBlocks, MaxRunning: n.cfg.MaxRunning, MaxQueue: n.cfg.MaxQueue,
 		Migration: engine.MigrationClass(&h.card), Sampling: h.meta.sampling.advised(n.cfg.Sampling),
 	}

@@ -56,6 +56,9 @@ type Piece struct {
 	Finish     dynamo.FinishReason
 	StopString string
 	StopToken  Optional[dynamo.TokenID]
+	// Extension goes beside the choices, with the piece that has it: the last one in a
+	// stream; of a whole answer the first choice's holds. Nil is none.
+	Extension *Extension
 }
 
 // Begin prepares the streaming of a; it must be called before the methods that
@@ -116,7 +119,7 @@ func (a *Answer) AppendPiece(dst []byte, p *Piece, usage *Usage) []byte {
 		dst = append(appendText(dst, p.Text), '"', '}')
 	}
 	dst = a.appendEnd(dst, p)
-	return appendEventEnd(append(dst, ']'), usage)
+	return appendEventEnd(appendExtension(append(dst, ']'), p.Extension), usage)
 }
 
 func appendEventEnd(dst []byte, usage *Usage) []byte {
@@ -170,6 +173,9 @@ func (a *Answer) AppendWhole(dst []byte, choices []*Piece, u Usage) []byte {
 	if a.TokenIDs && a.Route == RouteChat && len(choices) > 0 {
 		dst = append(dst, `,"prompt_token_ids":`...)
 		dst = appendIDs(dst, choices[0].PromptTokens)
+	}
+	if len(choices) > 0 {
+		dst = appendExtension(dst, choices[0].Extension)
 	}
 	return append(dst, '}')
 }

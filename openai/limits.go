@@ -33,6 +33,15 @@ const (
 	MaxTokens = 1 << 30
 	// MaxNameBytes bounds model, user, cache_salt and the like.
 	MaxNameBytes = 1024
+	// MaxSessionBytes bounds a session's id, MaxRank a data-parallel rank and
+	// MaxRoutingWeight the numbers that override the router's.
+	MaxSessionBytes  = 256
+	MaxRank          = 1<<16 - 1
+	MaxRoutingWeight = 1e6
+	// MaxLabels bounds the labels that a worker must have, and those that it had better
+	// have; MaxLabelBytes each of them.
+	MaxLabels     = 32
+	MaxLabelBytes = 256
 	// MaxExtra bounds the unknown fields kept; more are ignored without a trace.
 	MaxExtra = 64
 	// MaxEventBytes is the default bound of one server-sent event that Reader

@@ -69,6 +69,11 @@ type Params struct {
 	// `priority` runs lower values earlier, so it arrives here negated;
 	// nvext.agent_hints.priority arrives as it is.)
 	Priority int
+	// Routing is what the request says about where it is to run; nil is nothing.
+	Routing *dynamo.Routing
+	// ShowWorker and ShowTiming ask for who served the request, and how long its
+	// parts took, in the answer's nvext.
+	ShowWorker, ShowTiming bool
 	// User is whatever the client calls its user.
 	User string
 	// TokenData, from nvext, replaces the prompt.
@@ -269,23 +274,19 @@ func (p *Params) extension(d *decoder, name string) error {
 		return into(&p.rawPrompt)(d.boolean())
 	case "token_data":
 		return into(&p.TokenData)(d.tokens(nil, MaxTokens))
-	case "agent_hints":
-		return d.object(func(d *decoder, name string) error {
-			if name == "priority" {
-				return intoInt(&p.Priority)(d.integer(math.MinInt32, math.MaxInt32))
-			}
-			return d.SkipValue() // hints: ignoring them changes no answer
-		})
-	case "max_thinking_tokens", "backend_instance_id", "prefill_worker_id", "decode_worker_id", "dp_rank", "prefill_dp_rank", "routing_constraints":
+	case "max_thinking_tokens":
 		if err := d.SkipValue(); err != nil {
 			return err
 		}
 		return unsupported("nvext."+name, "leave it out")
 	}
+	if known, err := p.routing(d, name); known {
+		return err
+	}
 	if known, err := p.guidedField(d, name); known {
 		return err
 	}
-	return d.SkipValue() // annotations, extra_fields and unknown ones add to the answer, they do not change it
+	return d.SkipValue() // annotations and unknown ones add to the answer, they do not change it
 }
 
 // refused are the known fields that would change the answer and that nothing

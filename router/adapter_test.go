@@ -12,7 +12,6 @@ import (
 	"github.com/dynamo-go/dynamo/engine"
 	"github.com/dynamo-go/dynamo/engine/enginetest"
 	"github.com/dynamo-go/dynamo/router"
-	"github.com/dynamo-go/dynamo/router/placement"
 )
 
 // addWith adds a worker that has adapters.
@@ -36,7 +35,7 @@ func askFor(t *testing.T, r engine.Engine, id, adapter string) error {
 // Workers are equal for the model itself, and only those that have an adapter are
 // asked for it.
 func TestAdapterFilters(t *testing.T) {
-	for _, mode := range placement.Policies() {
+	for _, mode := range modes() {
 		t.Run(mode, func(t *testing.T) {
 			r := open(t, func(c *router.Config) { c.Mode = mode })
 			plain, both, one := takes(0), takes(0), takes(0)

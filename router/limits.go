@@ -15,9 +15,30 @@ const (
 	stalledDoubt = 5 * time.Second
 	// maxGroups is how many groups' workers are remembered; the oldest is forgotten.
 	maxGroups = 4096
-	// maxRecords is how many decisions are kept, and maxRecordCandidates how many
-	// candidates in all of them; the oldest is dropped.
-	maxRecords, maxRecordCandidates = 64, 16384
+	// JournalSize is how many decisions a router keeps for Explain; the oldest is
+	// dropped. They take some 2 MiB.
+	JournalSize = 4096
+	// recentDecisions is how many of them State lists.
+	recentDecisions = 32
+	// maxCost stands for a cost that no number says.
+	maxCost = 1e12
+	// maxBlockSizes is how many sizes of blocks the workers of a model may have; what
+	// is held in further ones is not known.
+	maxBlockSizes = 8
+	// maxSources is how many ranks and block sizes a worker may tell of; what the
+	// further ones hold is not known.
+	maxSources = 256
+	// unknownOutput is how long answers are taken to be, in tokens, before any was seen.
+	unknownOutput = 128
+	// growthStep is by how many tokens an answer grows before the worker's load is
+	// told so.
+	growthStep = 64
+	// silentRequests is how many requests a worker may have been sent, and silentFor
+	// how long ago the first of them, before one that has told of no block is taken to
+	// send no events.
+	silentRequests, silentFor = 8, 10 * time.Second
+	// expireEvery is how often expectations are looked through.
+	expireEvery = time.Second
 	// maxFaultBytes bounds what is kept of a worker's word why it failed; the rest is
 	// cut off.
 	maxFaultBytes = 500

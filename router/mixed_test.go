@@ -17,7 +17,6 @@ import (
 	"github.com/dynamo-go/dynamo/engine/echo"
 	"github.com/dynamo-go/dynamo/engine/enginetest"
 	"github.com/dynamo-go/dynamo/router"
-	"github.com/dynamo-go/dynamo/router/placement"
 )
 
 // The cards of two engines of the same weights that can do different things.
@@ -319,7 +318,7 @@ func TestMixedQueue(t *testing.T) {
 
 // TestMixedConformance: a mix of engines whose workers die is an engine as any other.
 func TestMixedConformance(t *testing.T) {
-	for _, mode := range placement.Policies() {
+	for _, mode := range modes() {
 		t.Run(mode, func(t *testing.T) {
 			enginetest.Run(t, func(t *testing.T) enginetest.Subject {
 				c := echo.DefaultConfig()

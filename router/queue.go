@@ -44,6 +44,10 @@ func (r *Router) queueLocked(c *call, now time.Time) (*waiter, error) {
 	}
 	// Who refused it is held for a moment anyway; after that it may have room.
 	c.excluded = c.excluded[:0]
+	if g := c.q.Routing; g != nil && g.Worker != 0 && !r.knownLocked(g.Worker) {
+		r.countLocked(failed)
+		return nil, unknownWorker(g.Worker, len(r.mu.list))
+	}
 	if !r.listedLocked(c.q.Adapter) {
 		return nil, r.refuseLocked(c, noWorker, engine.CodeNoWorker)
 	}
@@ -76,6 +80,16 @@ func (r *Router) queueLocked(c *call, now time.Time) (*waiter, error) {
 		return nil, r.giveUpLocked(w, now)
 	}
 	return w, nil
+}
+
+// knownLocked reports whether there is a worker of that id, in whatever state.
+func (r *Router) knownLocked(id dynamo.WorkerID) bool {
+	return slices.ContainsFunc(r.mu.list, func(m *member) bool { return m.ID == id })
+}
+
+func unknownWorker(id dynamo.WorkerID, known int) error {
+	return &dynamo.Error{Kind: dynamo.KindNotFound, Code: "unknown_worker", Message: fmt.Sprintf(
+		"the request names worker %v, which is none of the %d of this model; leave the worker out, or name one that GET /v1/router lists", id, known)}
 }
 
 // listedLocked reports whether a wait for an adapter makes sense: a worker has it,
@@ -167,7 +181,6 @@ func (r *Router) wakeLocked(now time.Time) {
 			q.stuck = append(q.stuck, adapter)
 			continue
 		}
-		r.mu.records.keep(&d)
 		w.b = r.bookLocked(w.c, &d)
 		r.unlinkLocked(w)
 		close(w.turn)
@@ -260,7 +273,7 @@ func (r *Router) Retire() {
 func (r *Router) giveUpLocked(w *waiter, now time.Time) error {
 	r.unlinkLocked(w)
 	d := r.decideLocked(w.c, now)
-	r.mu.records.keep(&d)
+	r.mu.journal.keep(&d, w.c)
 	if d.Outcome() == placement.IsFull {
 		return r.refuseLocked(w.c, exhausted, "queue_timeout")
 	}

@@ -15,9 +15,10 @@ import (
 
 // Router is an Engine that hands each request to one of its workers.
 type Router struct {
-	config Config
-	policy placement.Policy
-	log    *slog.Logger
+	config   Config
+	params   placement.Params
+	log      *slog.Logger
+	prefixes *prefixes
 
 	mu struct {
 		sync.Mutex
@@ -27,12 +28,14 @@ type Router struct {
 		scores     []placement.Score     // space for a decision's
 		kinds      kinds
 		groups     groups
-		records    records
+		journal    journal
 		queue      queue
 		retired    bool      // others serve the name
 		without    time.Time // since when no worker is there that answers; zero if one is
 		told       time.Time // when the log was told of it last
 		stats      Stats
+		hits       hits
+		output     length // of the answers that came to their end
 		states     [3]int // as the metrics have them
 	}
 }
@@ -44,8 +47,7 @@ func New(c Config) (*Router, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	r := &Router{config: c, log: obs.For(c.Logger, "router")}
-	r.policy, _ = placement.ParsePolicy(c.Mode)
+	r := &Router{config: c, params: c.params(), log: obs.For(c.Logger, "router"), prefixes: newPrefixes(c.index())}
 	r.mu.members, r.mu.without = map[placement.Key]*member{}, time.Now()
 	r.mu.groups.workers = map[dynamo.RequestID]placement.Key{}
 	return r, nil
@@ -53,24 +55,39 @@ func New(c Config) (*Router, error) {
 
 // call is one request while it is with the router.
 type call struct {
-	q        *dynamo.Request
-	arrived  time.Time
-	begun    *engine.Card // of the engine that the answer so far is from; nil if there is none
-	unable   error        // why a kind of worker cannot serve it
-	ranks    []placement.Rank
-	rankRoom [4]placement.Rank
-	ranked   uint64 // the kinds' changes when ranks was made
-	attempts int
-	excluded []placement.Key // refused it, since it last waited
-	room     [4]placement.Key
+	q         *dynamo.Request
+	arrived   time.Time
+	begun     *engine.Card // of the engine that the answer so far is from; nil if there is none
+	unable    error        // why a kind of worker cannot serve it
+	ranks     []placement.Rank
+	rankRoom  [4]placement.Rank
+	ranked    uint64 // the kinds' changes when ranks was made
+	attempts  int
+	params    placement.Params  // the router's, with what the request says of its own
+	look      *lookup           // who holds its beginning; nil: nobody asks
+	load      placement.Booking // at the worker that it is booked at
+	held      int               // tokens of the prompt that it was thought to hold
+	dispatch  time.Time         // when it was booked
+	predicted float64           // milliseconds from then to its first token; 0: nobody has
+	cached    int               // tokens of the prompt that it says it held; -1: it has not
+	excluded  []placement.Key   // refused it, since it last waited
+	room      [4]placement.Key
 }
 
 // Generate implements engine.Engine. The worker's sequence runs in the caller's
 // goroutine.
 func (r *Router) Generate(ctx context.Context, q *dynamo.Request) iter.Seq2[dynamo.Chunk, error] {
 	return func(yield func(dynamo.Chunk, error) bool) {
-		c := &call{q: q, arrived: time.Now(), begun: engine.Begun(ctx)}
+		c := &call{q: q, arrived: time.Now(), begun: engine.Begun(ctx), params: r.params}
 		c.excluded = c.room[:0]
+		if err := c.override(); err != nil {
+			yield(dynamo.Chunk{}, err)
+			return
+		}
+		if c.params.Policy.UsesOverlap() {
+			c.look = r.prefixes.look(q, c.arrived)
+			defer c.look.done()
+		}
 		for {
 			b, err := r.take(ctx, c)
 			if err != nil {
@@ -92,9 +109,10 @@ func (r *Router) Generate(ctx context.Context, q *dynamo.Request) iter.Seq2[dyna
 
 // booking is a place that a request holds at a worker.
 type booking struct {
-	m      *member
-	tokens int
-	ups    uint64 // how often the worker had been said to be up
+	m        *member
+	ups      uint64 // how often the worker had been said to be up
+	decision uint64 // its number in the journal
+	waiting  int    // requests that waited just then
 }
 
 // ending is how an attempt came out.
@@ -110,14 +128,21 @@ type ending struct {
 // returns.
 func (r *Router) attempt(ctx context.Context, c *call, b booking, yield func(dynamo.Chunk, error) bool) (e ending) {
 	defer func() { r.release(ctx, c, b, &e) }()
-	engine.Placed(ctx, b.m.ID, &b.m.Card)
-	began, ended := false, false
+	engine.PlacedAt(ctx, engine.Place{Worker: b.m.ID, Card: &b.m.Card, Waiting: b.waiting})
+	began, ended, grown := false, false, 0
 	for chunk, err := range b.m.Engine.Generate(ctx, c.q) {
 		if err != nil {
 			e = r.judge(ctx, err, began)
 			return e
 		}
-		began, ended = true, chunk.Finish != dynamo.FinishNone
+		if !began && len(chunk.Tokens)+len(chunk.Text) > 0 || chunk.Finish != dynamo.FinishNone {
+			r.started(c, b, &chunk)
+		}
+		if grown += len(chunk.Tokens); grown >= growthStep {
+			r.grown(c, b, grown)
+			grown = 0
+		}
+		began, ended = true, chunk.Finish != dynamo.FinishNone || len(chunk.Handover) > 0
 		e.began = true
 		if !yield(chunk, nil) {
 			e.outcome = abandoned
@@ -158,6 +183,9 @@ func (r *Router) take(ctx context.Context, c *call) (booking, error) {
 		span.Set(slog.String(obs.KeyWorker, b.m.ID.String()))
 	}
 	span.End(err)
+	if err == nil {
+		r.expect(c, b)
+	}
 	if err == nil && r.log.Enabled(ctx, slog.LevelDebug) {
 		r.log.LogAttrs(ctx, slog.LevelDebug, "worker chosen", slog.String(obs.KeyRequest, string(c.q.ID)),
 			slog.String(obs.KeyWorker, b.m.ID.String()), slog.Int("attempt", c.attempts), slog.Duration(obs.KeyDuration, time.Since(c.arrived)))
@@ -216,12 +244,18 @@ func (r *Router) endedLocked(ctx context.Context, c *call, now time.Time) error 
 func (r *Router) decideLocked(c *call, now time.Time) placement.Decision {
 	q := placement.Request{
 		ID: c.q.ID, Seed: placement.Seed(c.q.ID, len(c.q.Resume), c.attempts), Now: now, Excluded: c.excluded, Adapter: c.q.Adapter,
-		Ranks: r.mu.kinds.rank(c),
+		Ranks: r.mu.kinds.rank(c), Tokens: len(c.q.Tokens) + len(c.q.Resume), Expected: r.expectedLocked(c.q),
 	}
 	if c.q.Group != "" {
 		q.Sticky = r.mu.groups.workers[c.q.Group]
 	}
-	d := placement.Decide(r.policy, q, r.mu.candidates, r.mu.scores)
+	if c.q.Routing != nil {
+		c.route(&q)
+	}
+	if c.look != nil {
+		c.look.place(&q, len(r.mu.candidates))
+	}
+	d := placement.Decide(c.params, q, r.mu.candidates, r.mu.scores)
 	r.mu.scores = d.Scores
 	return d
 }
@@ -232,23 +266,31 @@ func (r *Router) chooseLocked(c *call, now time.Time) (booking, bool) {
 	if d.Winner == placement.None {
 		return booking{}, false
 	}
-	r.mu.records.keep(&d)
 	return r.bookLocked(c, &d), true
 }
 
 // bookLocked books c at the winner of d.
 func (r *Router) bookLocked(c *call, d *placement.Decision) booking {
 	m, cand := r.mu.list[d.Winner], &r.mu.candidates[d.Winner]
-	b := booking{m: m, ups: m.ups, tokens: m.tokens(c.q)}
+	b := booking{m: m, ups: m.ups, decision: r.mu.journal.keep(d, c), waiting: r.mu.queue.n}
 	c.attempts++
 	m.booked++
-	cand.Booked++
-	cand.BookedTokens += b.tokens
+	c.held, c.dispatch, c.cached = c.look.held(&d.Request, d.Winner), d.Request.Now, -1
+	c.load.Tokens, c.load.Prompt = m.tokens(c.q), d.Request.Tokens
+	c.load.New = max(c.load.Prompt-c.held, 0)
+	cand.Book(&c.load, d.Request.Now)
+	if c.predicted = 0; c.params.Policy.UsesOverlap() {
+		t := d.Terms(d.Winner)
+		c.predicted = t.Wait + t.Prefill + t.Load
+	}
+	if e := r.mu.journal.at(b.decision); e != nil {
+		e.held = c.held
+	}
 	s := &r.mu.stats
 	s.Decisions++
 	cand.Turn = s.Decisions
 	s.Booked++
-	s.BookedTokens += b.tokens
+	s.BookedTokens += c.load.Tokens
 	if g := c.q.Group; g != "" && !d.Sticky {
 		r.mu.groups.set(g, m.key())
 	}
@@ -270,16 +312,23 @@ func (r *Router) release(ctx context.Context, c *call, b booking, e *ending) {
 	r.mu.Lock()
 	b.m.booked--
 	r.mu.stats.Booked--
-	r.mu.stats.BookedTokens -= b.tokens
+	r.mu.stats.BookedTokens -= c.load.Tokens
+	if j := r.mu.journal.at(b.decision); j != nil {
+		j.total, j.outcome, j.code, j.cached = max(now.Sub(c.dispatch), 1), e.outcome, e.code, c.cached
+	}
+	if c.cached >= 0 {
+		b.m.hits.add(c)
+		r.mu.hits.add(c)
+	}
 	if b.m.index >= 0 {
 		cand := &r.mu.candidates[b.m.index]
-		cand.Booked--
-		cand.BookedTokens -= b.tokens
+		cand.Release(&c.load, now)
 		if e.outcome != refused && !cand.Lost {
 			cand.HeldUntil = time.Time{}
 		}
 		r.learnLocked(b, cand, e, now)
 	}
+	c.load = placement.Booking{}
 	if r.mu.stats.Booked < 0 || b.m.booked < 0 {
 		r.mu.Unlock()
 		panic("BUG: a booking ended twice")

@@ -66,7 +66,7 @@ func fails(code string) *scripted {
 func open(t testing.TB, change func(*router.Config)) *router.Router {
 	t.Helper()
 	c := router.DefaultConfig()
-	c.Model = "m"
+	c.Model, c.Mode = "m", "round-robin"
 	change(&c)
 	r, err := router.New(c)
 	if err != nil {
@@ -76,8 +76,6 @@ func open(t testing.TB, change func(*router.Config)) *router.Router {
 }
 
 func defaults(*router.Config) {}
-
-func leastLoaded(c *router.Config) { c.Mode = "least-loaded" }
 
 func add(t testing.TB, r *router.Router, id int, e engine.Engine, running, queue int) {
 	t.Helper()
@@ -109,9 +107,13 @@ func idle(t testing.TB, r *router.Router) {
 			t.Errorf("nothing runs, and worker %v has %+v", w.ID, w)
 		}
 	}
-	for _, d := range r.Decisions() {
-		if d.Again() != d.Winner {
-			t.Errorf("the record of a decision gives %d again, and has %d", d.Again(), d.Winner)
+	for _, b := range r.Records() {
+		d, err := placement.ParseRecord(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := map[bool]int{true: 0, false: placement.None}[d.Outcome == placement.Fit]; d.Again() != want {
+			t.Errorf("the record of a decision gives %d again, and has %d", d.Again(), want)
 		}
 	}
 }
@@ -156,7 +158,7 @@ func (f flaky) Generate(ctx context.Context, r *dynamo.Request) iter.Seq2[dynamo
 }
 
 func TestConformance(t *testing.T) {
-	for _, mode := range placement.Policies() {
+	for _, mode := range modes() {
 		for _, dies := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s dies=%t", mode, dies), func(t *testing.T) {
 				enginetest.Run(t, func(t *testing.T) enginetest.Subject { return subject(t, mode, dies) })
@@ -488,7 +490,7 @@ func TestWake(t *testing.T) {
 
 func TestFullIsPassedOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		for _, mode := range placement.Policies() {
+		for _, mode := range modes() {
 			r := open(t, func(c *router.Config) { c.Mode = mode })
 			small, large := takes(time.Second), takes(time.Second)
 			add(t, r, 1, small, 1, 1)
@@ -508,7 +510,7 @@ func TestFullIsPassedOver(t *testing.T) {
 }
 
 func TestGroup(t *testing.T) {
-	for _, mode := range placement.Policies() {
+	for _, mode := range modes() {
 		r := open(t, func(c *router.Config) { c.Mode = mode })
 		workers := map[int]*scripted{}
 		for id := 1; id <= 4; id++ {

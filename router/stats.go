@@ -61,53 +61,6 @@ func (r *Router) Stats() Stats {
 	return s
 }
 
-// Decisions returns the records of the last decisions, oldest first.
-func (r *Router) Decisions() []placement.Decision {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.mu.records.list()
-}
-
-// records is a ring of decisions. It owns what its records refer to.
-type records struct {
-	ring []placement.Decision
-	next int
-}
-
-// keep copies d over the oldest record.
-func (k *records) keep(d *placement.Decision) {
-	limit := min(maxRecords, max(1, maxRecordCandidates/max(1, len(d.Candidates))))
-	if len(k.ring) > limit { // the set has grown
-		k.ring, k.next = slices.Clone(k.ring[:limit]), 0
-	}
-	if len(k.ring) < limit && k.next == len(k.ring) {
-		k.ring = append(k.ring, placement.Decision{})
-	}
-	k.next %= len(k.ring)
-	old := &k.ring[k.next]
-	candidates, scores, excluded, ranks := old.Candidates, old.Scores, old.Request.Excluded, old.Request.Ranks
-	*old = *d
-	old.Candidates = append(candidates[:0], d.Candidates...)
-	old.Scores = append(scores[:0], d.Scores...)
-	old.Request.Excluded = append(excluded[:0], d.Request.Excluded...)
-	old.Request.Ranks = nil
-	if d.Request.Ranks != nil {
-		old.Request.Ranks = append(ranks[:0], d.Request.Ranks...)
-	}
-	k.next++
-}
-
-func (k *records) list() []placement.Decision {
-	all := make([]placement.Decision, 0, len(k.ring))
-	for i := range k.ring {
-		d := k.ring[(k.next+i)%len(k.ring)]
-		d.Candidates, d.Scores, d.Request.Excluded = slices.Clone(d.Candidates), slices.Clone(d.Scores), slices.Clone(d.Request.Excluded)
-		d.Request.Ranks = slices.Clone(d.Request.Ranks)
-		all = append(all, d)
-	}
-	return all
-}
-
 // groups remembers which worker serves a group, for the last maxGroups of them.
 type groups struct {
 	workers map[dynamo.RequestID]placement.Key

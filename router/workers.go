@@ -23,7 +23,19 @@ type Worker struct {
 	// MaxRunning and MaxQueue are the requests it takes at once; a MaxRunning of 0
 	// bounds nothing.
 	MaxRunning, MaxQueue int
-	Labels               map[string]string
+	// KVBlocks is the size of its KV cache; 0 is unknown.
+	KVBlocks int
+	Labels   map[string]string
+}
+
+// labels are those of a worker as placement has them.
+func labels(m map[string]string) []string {
+	var all []string
+	for k, v := range m {
+		all = append(all, k+"="+v)
+	}
+	slices.Sort(all)
+	return all
 }
 
 // member is a worker in the set. Its fields are guarded by Router.mu, but for
@@ -39,6 +51,8 @@ type member struct {
 	load         engine.Load
 	doubtSteps   uint64 // load.Steps when it stalled
 	fault        string // its word of why it lost the last request; empty if it did not
+	hits         hits
+	ttft         pace
 }
 
 func (m *member) key() placement.Key { return placement.Key{ID: m.ID, Epoch: m.Epoch} }
@@ -75,9 +89,13 @@ func (r *Router) Add(w Worker) error {
 		r.detachLocked(r.mu.list[i])
 	}
 	m := &member{Worker: w, index: len(r.mu.list), kind: r.mu.kinds.add(w.Card)}
+	r.prefixes.add(m, r.config.Approximate)
 	r.mu.members[m.key()] = m
 	r.mu.list = append(r.mu.list, m)
-	r.mu.candidates = append(r.mu.candidates, placement.Candidate{Key: m.key(), Kind: m.kind, MaxRunning: w.MaxRunning, MaxQueue: w.MaxQueue, Adapters: slices.Clone(w.Card.Adapters)})
+	r.mu.candidates = append(r.mu.candidates, placement.Candidate{
+		Key: m.key(), Kind: m.kind, MaxRunning: w.MaxRunning, MaxQueue: w.MaxQueue, KVCapacity: w.KVBlocks * w.Card.BlockSize,
+		Adapters: slices.Clone(w.Card.Adapters), Labels: labels(w.Labels),
+	})
 	r.publishLocked()
 	r.wakeLocked(now)
 	return nil
@@ -127,7 +145,7 @@ func (r *Router) Report(id dynamo.WorkerID, epoch uint64, l engine.Load) {
 			m.fault = "" // the engine is back
 		}
 		m.load = l
-		c.Report = placement.Report{At: now, Requests: l.Running + l.Waiting, Booked: c.Booked, MaxRunning: l.MaxRunning}
+		c.SetReport(placement.Report{At: now, Requests: l.Running + l.Waiting, Booked: c.Booked, MaxRunning: l.MaxRunning})
 		if !c.Lost && (c.MaxRunning == 0 || c.Report.Requests < c.MaxRunning+c.MaxQueue) {
 			c.HeldUntil = time.Time{}
 		}
@@ -177,6 +195,7 @@ func (r *Router) detachLocked(m *member) {
 	r.mu.list[last] = nil
 	r.mu.list, r.mu.candidates = r.mu.list[:last], r.mu.candidates[:last]
 	m.index = -1
+	r.prefixes.drop(m)
 	r.mu.kinds.drop(m.kind)
 	delete(r.mu.members, m.key())
 }

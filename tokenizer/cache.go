@@ -149,9 +149,10 @@ func (c *Cache) dropLocked(el *list.Element) {
 	c.mu.bytes -= e.size()
 }
 
-// size is what an entry counts for.
+// size is what an entry counts for. The allocator rounds up by an eighth at most.
 func (e *cacheEntry) size() int {
-	return len(e.key.text) + len(e.key.tenant) + 4*len(e.ids) + cacheOverhead
+	n := len(e.key.text) + len(e.key.tenant) + 4*len(e.ids)
+	return n + n/8 + cacheOverhead
 }
 
 // Len returns the number of units and the bytes they count for.

@@ -87,3 +87,16 @@ func appendLE(dst []byte, ids []dynamo.TokenID) []byte {
 func localHashPortable(seed uint64, block []dynamo.TokenID) dynamo.LocalHash {
 	return dynamo.LocalHash(xxh3.HashSeed(appendLE(nil, block), seed))
 }
+
+// AppendHashes appends the chained hashes of the full blocks of ids to dst, those
+// that AppendBlocks has.
+func AppendHashes(dst []dynamo.BlockHash, root dynamo.CacheRoot, blockSize int, ids []dynamo.TokenID) []dynamo.BlockHash {
+	for first := true; len(ids) >= blockSize; ids = ids[blockSize:] {
+		hash := FirstHash(LocalHash(root, ids[:blockSize]))
+		if !first {
+			hash = BlockHash(dst[len(dst)-1], dynamo.LocalHash(hash))
+		}
+		dst, first = append(dst, hash), false
+	}
+	return dst
+}

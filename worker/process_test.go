@@ -44,7 +44,7 @@ func TestRealSockets(t *testing.T) {
 		c.Instance.Addresses = append(c.Instance.Addresses, a[0]+"://"+l.Addr().String())
 	}
 	c.Instance.Path, c.Instance.ID, c.Instance.Epoch, c.Instance.Started = path, 9, 2, time.Now()
-	c.Instance.Card = &discovery.Card{Card: e.Card(), Format: discovery.CardFormat, Role: "aggregated", Ranks: 1, Migration: "replay"}
+	c.Instance.Card = &discovery.Card{Card: e.Card(), Format: discovery.CardFormat, Ranks: 1, Migration: "replay"}
 	c.Engine, c.Store, c.Server = e, store, server
 	w, err := worker.New(c)
 	if err != nil {

@@ -89,7 +89,7 @@ func (c *cluster) start(host string, id dynamo.WorkerID, change func(*worker.Con
 	h.config = worker.DefaultConfig()
 	h.config.Instance = discovery.Instance{
 		Path: path, ID: id, Epoch: 1, Addresses: []string{h.address}, Started: time.Now(),
-		Card: &discovery.Card{Card: e.Card(), Format: discovery.CardFormat, Role: "aggregated", Ranks: 1, Migration: "replay"},
+		Card: &discovery.Card{Card: e.Card(), Format: discovery.CardFormat, Ranks: 1, Migration: "replay"},
 	}
 	h.config.Engine, h.config.Store, h.config.Server = e, c.store.Handle(), server
 	h.config.Listeners, h.config.Metrics = []net.Listener{l}, worker.NewMetrics(h.registry)

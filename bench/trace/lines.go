@@ -59,6 +59,7 @@ func (l *hashList) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	}
 	rest := bytes.TrimSpace(v[1 : len(v)-1])
 	*l = make(hashList, 0, 1+bytes.Count(rest, comma))
+	rest = l.digits(rest)
 	for len(rest) > 0 {
 		item, after, _ := bytes.Cut(rest, comma)
 		h, err := parseHash(bytes.TrimSpace(item))
@@ -69,6 +70,24 @@ func (l *hashList) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 		rest = after
 	}
 	return nil
+}
+
+// digits takes the numbers off the front of a list that are plain ones of at most 18
+// digits, and returns the rest, which begins with another kind or is empty.
+func (l *hashList) digits(list []byte) []byte {
+	n, begin := uint64(0), 0
+	for i, c := range list {
+		switch {
+		case c >= '0' && c <= '9' && i-begin < 18:
+			n = n*10 + uint64(c-'0')
+		case c == ',' && i > begin:
+			*l = append(*l, n)
+			n, begin = 0, i+1
+		default:
+			return list[begin:]
+		}
+	}
+	return list[begin:]
 }
 
 var comma = []byte{','}

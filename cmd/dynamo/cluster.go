@@ -1,8 +1,6 @@
 package main
 
 import (
-	"time"
-
 	"github.com/dynamo-go/dynamo/node"
 )
 
@@ -26,19 +24,6 @@ func (f *clusterFlags) apply(c *node.ClusterConfig) {
 	c.Namespace, c.Discovery, c.RunDir, c.KeyFile = f.Namespace, f.DiscoveryBackend, f.RunDir, f.ClusterKeyFile
 	c.Connections, c.TLSCert, c.TLSKey, c.TLSCA = f.RPCConnections, f.TLSCert, f.TLSKey, f.TLSCA
 	c.EventPlane, c.NATSServer = f.EventPlane, f.NATSServer
-}
-
-// routingFlags say which worker a request goes to, and what happens when that
-// fails.
-type routingFlags struct {
-	RouterMode     string        `help:"How a worker is chosen for a request." enum:"round-robin,random,least-loaded,power-of-two" default:"round-robin"`
-	MigrationLimit int           `help:"How often a request may go on at another worker when its own dies, drains or is cut off; 0 never." default:"3" placeholder:"N"`
-	WorkerWait     time.Duration `help:"How long a request waits for a worker when there is none, before it is refused with 503." default:"10s"`
-	StallTimeout   time.Duration `help:"A request whose worker sends nothing for so long goes on elsewhere; 0 waits for as long as the worker's connection lives." default:"0s"`
-}
-
-func (f *routingFlags) apply(c *node.ClusterConfig) {
-	c.RouterMode, c.MigrationLimit, c.WorkerWait, c.StallTimeout = f.RouterMode, f.MigrationLimit, f.WorkerWait, f.StallTimeout
 }
 
 // tracingFlags say where spans go.

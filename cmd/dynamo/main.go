@@ -29,12 +29,15 @@ type commands struct {
 	Mocker   mockerCmd   `cmd:"" name:"mocker" passthrough:"" help:"Run mockers for the frontends of a cluster: worker --engine mocker, with the reference's arguments."`
 	VLLM     vllmCmd     `cmd:"" name:"vllm" passthrough:"" help:"Run a vLLM for the frontends of a cluster: worker --engine vllm, with the reference's arguments."`
 	Status   statusCmd   `cmd:"" help:"Show the workers of a cluster: models, health, load."`
+	Top      topCmd      `cmd:"" help:"Watch a frontend's routers: workers, load, hit rate, last decisions."`
+	Explain  explainCmd  `cmd:"" help:"Say why a request went to its worker: candidates, costs, what would have changed it."`
 	Drain    drainCmd    `cmd:"" help:"Let a worker finish or hand over its requests and leave the cluster."`
 	Run      runCmd      `cmd:"" help:"Ask a model one question, or chat with it in the terminal."`
 	Pull     pullCmd     `cmd:"" help:"Fetch a model into the cache, or verify or refresh it there."`
 	Models   modelsCmd   `cmd:"" help:"List the models in the cache."`
 	Trace    traceCmd    `cmd:"" help:"Make, describe, change and anonymize traces of requests."`
 	Bench    benchCmd    `cmd:"" help:"Put load on an endpoint and measure it: latencies, throughput, goodput."`
+	Replay   replayCmd   `cmd:"" help:"Play a trace against a simulated fleet, and compare ways of routing."`
 	Config   configCmd   `cmd:"" help:"Show the configuration."`
 	Doctor   doctorCmd   `cmd:"" help:"Check this machine: CPU, memory, disk, model cache, ports, Python."`
 	Version  versionCmd  `cmd:"" help:"Show the version."`

@@ -24,12 +24,16 @@ type mockerFlags struct {
 	NumGPUBlocksOverride int           `name:"num-gpu-blocks-override" help:"KV blocks of each rank of --engine mocker. 0: as many as the machine of --perf-model has, or else 16384." default:"0" placeholder:"N"`
 	DataParallelSize     int           `help:"Data-parallel ranks of --engine mocker, each with a scheduler and a KV cache of its own." default:"1" placeholder:"N"`
 	ChunkedPrefill       bool          `help:"Whether --engine mocker computes long prompts in several steps; without it --step-tokens must reach the context length." default:"true" negatable:""`
+	PreemptionMode       string        `help:"Whose KV blocks --engine mocker takes when there are none left: the newest request's (lifo) or the oldest one's (fifo)." enum:"lifo,fifo" default:"lifo"`
+	KVBytesPerToken      int           `name:"kv-bytes-per-token" help:"Bytes of a token's KV in --engine mocker. 0: as the machine of --perf-model has it, or else 131072." default:"0" placeholder:"BYTES"`
+	KVTransferBandwidth  float64       `name:"kv-transfer-bandwidth" help:"GB/s (10⁹ bytes) at which KV comes from prefill workers to each rank of --engine mocker; 0: in no time." default:"64" placeholder:"GB/S"`
+	KVTransferTimingMode string        `name:"kv-transfer-timing-mode" help:"What that takes time for: the whole prompt (full_prompt), or the part of it whose KV is not there yet (destination_missing)." enum:"full_prompt,destination_missing" default:"full_prompt"`
 	StartupTime          time.Duration `help:"How long --engine mocker takes to start." default:"0s"`
 	MockOutputTokens     int           `help:"Mean length of the answers of --engine mocker where requests allow more; 0: as long as they allow." default:"0" placeholder:"TOKENS"`
 	MockShape            string        `help:"What its answers look like: words, reasoning (<think>…</think> and words) or tool (one tool call)." enum:"words,reasoning,tool" default:"words"`
 	Reasoning            string        `help:"Tokens that begin and end the reasoning of its answers, as {\"start_thinking_token_id\":1,\"end_thinking_token_id\":2,\"thinking_ratio\":0.6}." placeholder:"JSON"`
 	FaultWorkers         int           `help:"How many of the workers of this process what --fault says goes wrong with; 0: all." default:"0" placeholder:"N"`
-	Fault                faultList     `help:"What goes wrong with --engine mocker: slow=FACTOR, stall=TOKENS or crash=TOKENS (after so many generated tokens), refuse=P, drop-events=P, wrong-events=P (with that probability). May be repeated." placeholder:"KIND=VALUE"`
+	Fault                faultList     `help:"What goes wrong with --engine mocker: slow=FACTOR, stall=TOKENS or crash=TOKENS (after so many generated tokens), refuse=P, drop-events=P, wrong-events=P, transfer=P (with that probability). May be repeated." placeholder:"KIND=VALUE"`
 }
 
 // faultList is a list whose flag may be repeated; as text its parts are separated
@@ -43,6 +47,8 @@ func (f faultList) String() string { return strings.Join(f, ",") }
 func (f *mockerFlags) apply(c *node.MockerConfig) error {
 	c.PerfModel, c.Speedup, c.DecodeSpeedup = f.PerfModel, f.SpeedupRatio, f.DecodeSpeedupRatio
 	c.BlockSize, c.Blocks, c.Ranks, c.ChunkedPrefill = f.BlockSize, f.NumGPUBlocksOverride, f.DataParallelSize, f.ChunkedPrefill
+	c.PreemptFirst, c.KVBytesPerToken = f.PreemptionMode == "fifo", f.KVBytesPerToken
+	c.TransferBandwidth, c.TransferTiming = f.KVTransferBandwidth*1e9, f.KVTransferTimingMode
 	c.Startup, c.OutputTokens, c.Shape = f.StartupTime, f.MockOutputTokens, f.MockShape
 	c.FaultyWorkers = f.FaultWorkers
 	if f.Reasoning != "" {
@@ -100,12 +106,13 @@ func (c *mockerCmd) Run(a *app, kctx *kong.Context) error {
 var mockerNames = map[string]string{
 	"max-num-seqs": "max-running", "max-num-batched-tokens": "step-tokens", "max-model-len": "context-length", "planner-profile-data": "perf-model",
 	"enable-prefix-caching": "!prefix-caching", "no-enable-prefix-caching": "!no-prefix-caching",
+	"is-prefill-worker": "!disaggregation-mode=prefill", "is-decode-worker": "!disaggregation-mode=decode",
 	"enable-chunked-prefill": "!chunked-prefill", "no-enable-chunked-prefill": "!no-chunked-prefill",
 }
 
 // mockerOnly are the reference's flags of which this mocker has one way alone.
 var mockerOnly = map[string][]string{
-	"engine-type": {"vllm"}, "preemption-mode": {"lifo"}, "disaggregation-mode": {"agg"}, "stagger-delay": {"0", "-1"}, "request-plane": {"tcp"},
+	"engine-type": {"vllm"}, "request-plane": {"tcp"},
 }
 
 // mockerArgs translates the arguments of the reference's module. A flag that means
@@ -149,11 +156,11 @@ func mockerArgs(args []string, worker map[string]bool) ([]string, error) {
 		case only != nil && !slices.Contains(only, value):
 			return nil, fmt.Errorf("--%s %s is not supported here; only %s is", name, value, only[0])
 		case only != nil:
-		case name == "startup-time":
+		case name == "startup-time" || name == "stagger-delay":
 			if _, err := strconv.ParseFloat(value, 64); err == nil {
 				value += "s"
 			}
-			ours = append(ours, "--startup-time="+value)
+			ours = append(ours, "--"+name+"="+value)
 		default:
 			ours = append(ours, "--"+translated+"="+value)
 		}

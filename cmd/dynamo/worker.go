@@ -32,11 +32,13 @@ type workerFlags struct {
 	tracingFlags
 	placeFlags
 
-	NumWorkers   int           `help:"Workers in this process, each as if it were alone; more than 1 with --engine mocker or echo." default:"1" placeholder:"N" oneoff:""`
-	AddrFile     string        `help:"File the bound address is written to once requests are served." placeholder:"FILE"`
-	DrainTimeout time.Duration `help:"How long running answers may take to end after SIGTERM or 'dynamo drain'; those left are handed over to other workers." default:"30s"`
-	Pprof        bool          `help:"Serve Go's profiles under /debug/pprof of the health and metrics server." negatable:""`
-	WithParent   bool          `help:"Drain when standard input ends: the process that started this one is gone." hidden:"" oneoff:""`
+	NumWorkers         int           `help:"Workers in this process, each as if it were alone; more than 1 with --engine mocker or echo." default:"1" placeholder:"N" oneoff:""`
+	DisaggregationMode string        `help:"Part of this worker with --engine mocker: whole answers (agg), prompts for others (prefill), or answers whose prompts were computed by prefill workers (decode). A frontend uses both kinds of a model together." enum:"agg,prefill,decode" default:"agg"`
+	StaggerDelay       time.Duration `help:"Time between the starts of two workers of this process; negative: 0, 100 ms or 200 ms as their number wants it." default:"0s" oneoff:""`
+	AddrFile           string        `help:"File the bound address is written to once requests are served." placeholder:"FILE"`
+	DrainTimeout       time.Duration `help:"How long running answers may take to end after SIGTERM or 'dynamo drain'; those left are handed over to other workers." default:"30s"`
+	Pprof              bool          `help:"Serve Go's profiles under /debug/pprof of the health and metrics server." negatable:""`
+	WithParent         bool          `help:"Drain when standard input ends: the process that started this one is gone." hidden:"" oneoff:""`
 }
 
 // workerCmd is one engine of a cluster.
@@ -112,7 +114,10 @@ func (c *workerCmd) config(a *app, log *slog.Logger) (cfg node.Config, err error
 	c.tracingFlags.apply(&cfg)
 	cfg.AddrFile, cfg.DrainTimeout, cfg.Pprof = c.AddrFile, c.DrainTimeout, c.Pprof
 	cfg.Worker = node.WorkerConfig{
-		Count: c.NumWorkers, Host: c.RPCHost, Port: c.RPCPort, Advertise: c.RPCAdvertise, Unix: c.RPCUnix, Weights: c.WeightsID,
+		Count: c.NumWorkers, Stagger: c.StaggerDelay, Host: c.RPCHost, Port: c.RPCPort, Advertise: c.RPCAdvertise, Unix: c.RPCUnix, Weights: c.WeightsID,
+	}
+	if c.DisaggregationMode != "agg" {
+		cfg.Worker.Role = c.DisaggregationMode
 	}
 	if cfg.Worker.Labels, err = parseLabels(c.Labels); err != nil {
 		return cfg, usageError{error: err}

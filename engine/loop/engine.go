@@ -139,7 +139,7 @@ func (e *Engine) read(ctx context.Context, t *Task, yield func(dynamo.Chunk, err
 		case err != nil:
 			yield(dynamo.Chunk{}, err)
 			return
-		case len(chunk.Tokens) == 0 && chunk.Finish == dynamo.FinishNone:
+		case len(chunk.Tokens) == 0 && chunk.Handover == nil && chunk.Finish == dynamo.FinishNone:
 			continue // this wake was for mail that is taken already
 		case !yield(chunk, nil) || chunk.Finish != dynamo.FinishNone:
 			return

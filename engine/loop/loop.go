@@ -24,6 +24,9 @@ type loop struct {
 	live   map[sched.ID]*Task
 	lastID sched.ID
 
+	// over are those that ended while their blocks are written to, or kept in vain.
+	over []ending
+
 	commands []command // the inbox taken, whose memory is swapped with it
 	results  []sched.Result
 	sampled  []*Task // those of the batch that an id is wanted for
@@ -32,6 +35,12 @@ type loop struct {
 	stats Stats
 	// Events of a scheduler made anew continue the numbers of the one before.
 	eventBase, eventLast uint64
+}
+
+// ending is a task that has ended, and why.
+type ending struct {
+	t   *Task
+	why sched.Reason
 }
 
 // Run is the batch loop. It returns nil after Drain, when all requests have ended,
@@ -109,6 +118,7 @@ func (l *loop) stop(err error) {
 	l.e.mu.Unlock()
 	for id := range l.live {
 		l.s.Cancel(id, time.Now())
+		l.s.EndLease(id, time.Now())
 	}
 	if l.s != nil {
 		l.publish()
@@ -128,7 +138,10 @@ func (l *loop) stop(err error) {
 
 // wait returns when there may be something to do.
 func (l *loop) wait() {
-	at, ok := l.s.NextWake()
+	if l.e.config.Idle != nil {
+		l.e.config.Idle()
+	}
+	at, ok := l.nextWake()
 	if !ok || l.stalled() {
 		<-l.e.wake
 		return
@@ -139,6 +152,17 @@ func (l *loop) wait() {
 	case <-l.e.wake:
 	case <-timer.C:
 	}
+}
+
+// nextWake is when there is something to do without any event.
+func (l *loop) nextWake() (time.Time, bool) {
+	at, ok := l.s.NextWake()
+	if l.e.config.Transfers != nil {
+		if next, any := l.e.config.Transfers.Next(); any && (!ok || next.Before(at)) {
+			return next, true
+		}
+	}
+	return at, ok
 }
 
 // stalled reports whether the engine is stuck.
@@ -154,6 +178,7 @@ func (l *loop) turn() (worked bool) {
 		}
 	}()
 	l.takeIn(time.Now())
+	l.arrive(time.Now())
 	if l.stalled() {
 		return false
 	}
@@ -224,7 +249,7 @@ func (l *loop) takeIn(now time.Time) {
 		}
 		if c.cancel {
 			if l.live[c.task.id] == c.task {
-				l.handle(l.s.Cancel(c.task.id, now))
+				l.cancel(c.task, now)
 			}
 			continue
 		}
@@ -236,15 +261,53 @@ func (l *loop) takeIn(now time.Time) {
 	clear(l.commands)
 }
 
+// cancel ends what the loop holds for t.
+func (l *loop) cancel(t *Task, now time.Time) {
+	if t.kept {
+		l.handle(l.s.EndLease(t.id, now))
+		return
+	}
+	l.handle(l.s.Cancel(t.id, now))
+}
+
+// arrive takes note of the KV that was brought, or will not be.
+func (l *loop) arrive(now time.Time) {
+	if l.e.config.Transfers == nil {
+		return
+	}
+	for {
+		t, ok := l.e.config.Transfers.Ended(now)
+		if t == nil {
+			return
+		}
+		t.loading = false
+		if ok {
+			l.handle(l.s.KVArrived(t.id, now))
+		} else {
+			l.handle(l.s.KVFailed(t.id, now))
+		}
+	}
+}
+
 func (l *loop) submit(t *Task, now time.Time) {
 	l.lastID++
 	t.id = l.lastID
 	r := t.Request
-	err := l.s.Submit(sched.Request{
+	q := sched.Request{
 		ID: t.id, Ref: t, Prompt: r.Tokens, Resumed: r.Resume,
 		MaxTokens: len(r.Resume) + max(t.Room, 1), Priority: r.Priority, Deadline: r.Deadline,
 		Root: r.Root, PromptLogits: r.Sampling.PromptLogprobs,
-	}, now)
+	}
+	switch {
+	case r.Prefill:
+		q.MaxTokens = len(r.Resume) + 1
+		if t.keeps = t.Room > 1; t.keeps {
+			q.Hold = l.e.config.Lease
+		}
+	case len(r.Handover) > 0 && l.e.config.Transfers != nil:
+		q.External = l.e.config.Transfers.External(t)
+	}
+	err := l.s.Submit(q, now)
 	if err != nil {
 		t.fail(err)
 		return
@@ -271,11 +334,55 @@ func (l *loop) handle(actions []sched.Action) {
 			}
 		case sched.Preempted:
 			l.e.config.Logger.Debug("preempted", obs.KeyRequest, t.Request.ID)
+		case sched.Load:
+			t.loading = true
+			l.e.config.Transfers.Begin(t, a.Start, a.Tokens, time.Now())
 		case sched.Ended:
-			delete(l.live, a.ID)
-			l.end(t, a.Reason)
+			switch {
+			case t.loading:
+				l.over = append(l.over, ending{t, a.Reason})
+			case t.keeps && a.Reason == sched.ReasonFinished: // Leased follows
+			default:
+				delete(l.live, a.ID)
+				l.end(t, a.Reason)
+			}
+		case sched.Leased:
+			if t.failure != nil || t.reason == dynamo.FinishStop {
+				l.over = append(l.over, ending{t, sched.ReasonFinished})
+			} else {
+				t.handOver(l.e.config.Handover(t, a.Tokens))
+			}
+		case sched.LeaseEnded:
+			if t := l.live[a.ID]; t != nil {
+				delete(l.live, a.ID)
+				t.finish(dynamo.FinishLength)
+			}
 		}
 	}
+	if len(l.over) > 0 {
+		l.letGo(time.Now())
+	}
+}
+
+// letGo frees what the scheduler holds for those that have ended, and then tells
+// them.
+func (l *loop) letGo(now time.Time) {
+	for _, e := range l.over {
+		delete(l.live, e.t.id)
+		if e.t.loading {
+			e.t.loading = false
+			l.e.config.Transfers.Cancel(e.t, now)
+			l.s.KVFailed(e.t.id, now) // of one that has ended nothing follows
+		} else {
+			l.s.EndLease(e.t.id, now) // nor here: it is not live any more
+		}
+	}
+	l.publish()
+	for i, e := range l.over {
+		l.end(e.t, e.why)
+		l.over[i] = ending{}
+	}
+	l.over = l.over[:0]
 }
 
 func (l *loop) end(t *Task, why sched.Reason) {
@@ -349,8 +456,12 @@ func (l *loop) broken(v any) {
 	failure := &dynamo.Error{Kind: dynamo.KindInternal, Message: "the engine met a bug while it computed a step; see the server's log"}
 	for id, t := range l.live {
 		delete(l.live, id)
+		if t.loading {
+			l.e.config.Transfers.Cancel(t, time.Now())
+		}
 		t.fail(failure)
 	}
+	l.over = l.over[:0]
 	// What was taken in with the step that broke is failed or submitted again.
 	for _, c := range l.commands {
 		switch {

@@ -28,6 +28,9 @@ type Task struct {
 	cached  int                 // prompt tokens found in the cache
 	reason  dynamo.FinishReason // why the answer ends with the id just drawn
 	failure error               // why it ends without one
+	keeps   bool                // its KV is kept when its id is drawn
+	kept    bool                // it is: the scheduler knows a lease alone
+	loading bool                // KV is being brought into its blocks
 
 	// ready holds a token when there may be something to take. Its one place makes
 	// any number of signals one wake.
@@ -47,6 +50,7 @@ type mail struct {
 	logprobs []dynamo.TokenLogprob
 	prompt   []dynamo.TokenLogprob
 	cached   int
+	handover []byte
 	finish   dynamo.FinishReason
 	usage    dynamo.Usage
 	ended    bool // nothing follows, and the loop holds nothing for the task
@@ -134,6 +138,15 @@ func (t *Task) openLocked() {
 	t.mu.mail.cached, t.mu.mail.prompt = t.cached, t.Prompt
 }
 
+// handOver tells the reader where the task's KV is kept.
+func (t *Task) handOver(where []byte) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.kept = true
+	t.mu.mail.handover = where
+	t.signal()
+}
+
 // finish ends the task well. The loop holds nothing for it any more.
 func (t *Task) finish(reason dynamo.FinishReason) {
 	t.mu.Lock()
@@ -175,7 +188,7 @@ func (t *Task) take(chunk *dynamo.Chunk) error {
 	if m.err != nil && len(m.tokens) == 0 {
 		return m.err
 	}
-	*chunk = dynamo.Chunk{Choice: t.Request.Choice, Tokens: m.tokens, Logprobs: m.logprobs, PromptLogprobs: m.prompt, Cached: m.cached}
+	*chunk = dynamo.Chunk{Choice: t.Request.Choice, Tokens: m.tokens, Logprobs: m.logprobs, PromptLogprobs: m.prompt, Cached: m.cached, Handover: m.handover}
 	if m.err == nil {
 		chunk.Finish, chunk.Usage = m.finish, m.usage
 	} else {
@@ -183,6 +196,6 @@ func (t *Task) take(chunk *dynamo.Chunk) error {
 	}
 	m.tokens, s.tokens = s.tokens[:0], m.tokens
 	m.logprobs, s.logprobs = s.logprobs[:0], m.logprobs
-	m.prompt, m.cached = nil, 0
+	m.prompt, m.cached, m.handover = nil, 0, nil
 	return nil
 }

@@ -20,12 +20,13 @@ import (
 type computer struct {
 	config *Config
 	card   engine.Card
+	rank   int
 	batch  perfmodel.Batch
 	tokens int // generated so far
 
 	timer *time.Timer // nil before the first wait
 	due   time.Time   // the end of the last step
-	going bool        // the last step left something to go on with
+	going bool        // there has been something to compute since
 	late  atomic.Int64
 }
 
@@ -36,6 +37,7 @@ var errCrash = errors.New("the mocker crashed, as it was told to (--fault crash)
 // Begin implements loop.Computer.
 func (c *computer) Begin(r *dynamo.Request) any {
 	p := c.plan(r)
+	p.source = c.source(r)
 	return &p
 }
 
@@ -43,6 +45,9 @@ func (c *computer) Begin(r *dynamo.Request) any {
 func (c *computer) stalled() bool {
 	return c.config.Faults.StallAfter > 0 && c.tokens >= c.config.Faults.StallAfter
 }
+
+// idle implements loop.Config.Idle.
+func (c *computer) idle() { c.going = false }
 
 // Compute implements loop.Computer.
 func (c *computer) Compute(ctx context.Context, b *sched.Batch, results []sched.Result) error {
@@ -52,11 +57,10 @@ func (c *computer) Compute(ctx context.Context, b *sched.Batch, results []sched.
 	if err := c.pass(ctx, c.duration(b)); err != nil {
 		return err
 	}
-	c.going = false
+	c.going = true
 	for i := range b.Entries {
 		e := &b.Entries[i]
 		if !e.Sample {
-			c.going = true
 			continue
 		}
 		t := e.Ref.(*loop.Task)
@@ -70,7 +74,6 @@ func (c *computer) Compute(ctx context.Context, b *sched.Batch, results []sched.
 			lp = c.logprob(id, t.Request.Sampling.TopLogprobs)
 		}
 		results[i] = t.Post(e, id, lp)
-		c.going = c.going || !e.Last && !results[i].Finished
 		c.tokens++
 	}
 	return nil
@@ -93,12 +96,18 @@ func (c *computer) duration(b *sched.Batch) time.Duration {
 	m.Chunks, m.Decodes, m.KVTokens = m.Chunks[:0], 0, 0
 	for i := range b.Entries {
 		e := &b.Entries[i]
-		if len(e.Tokens) == 1 && e.Sample && e.Output > len(e.Ref.(*loop.Task).Request.Resume) {
+		t := e.Ref.(*loop.Task)
+		// What was brought of a block that is not full is computed again for lack of
+		// another way, and takes no time.
+		present := t.State.(*plan).source.present
+		begin := max(e.Start, min(present, e.Start+len(e.Tokens)-1))
+		n := e.Start + len(e.Tokens) - begin
+		if n == 1 && e.Sample && (e.Output > len(t.Request.Resume) || present > 0) {
 			m.Decodes++
-			m.KVTokens += e.Start + 1
+			m.KVTokens += begin + 1
 			continue
 		}
-		m.Chunks = append(m.Chunks, perfmodel.Chunk{New: len(e.Tokens), Context: e.Start})
+		m.Chunks = append(m.Chunks, perfmodel.Chunk{New: n, Context: begin})
 	}
 	seconds := c.config.Model.StepSeconds(m) / c.config.Speedup
 	if len(m.Chunks) == 0 {

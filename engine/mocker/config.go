@@ -4,10 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"slices"
 	"time"
 
 	"github.com/dynamo-go/dynamo"
+	"github.com/dynamo-go/dynamo/engine"
 	"github.com/dynamo-go/dynamo/engine/sched"
 	"github.com/dynamo-go/dynamo/kvbm"
 	"github.com/dynamo-go/dynamo/perfmodel"
@@ -51,6 +53,28 @@ type Config struct {
 	// steps without a piece of a prompt once more. Defaults 1. (--speedup-ratio,
 	// --decode-speedup-ratio)
 	Speedup, DecodeSpeedup float64
+	// PreemptFirst takes KV blocks from the oldest request when there are none left,
+	// instead of the newest. Default false. (--preemption-mode)
+	PreemptFirst bool
+	// Role is engine.RolePrefill, engine.RoleDecode or empty for both. With
+	// RolePrefill the engine also answers requests with Prefill, and keeps their KV
+	// until they are ended or Lease has passed; with any, it takes the KV of requests
+	// with Handover from there instead of computing it, but for prompts shorter than a
+	// block. Defaults empty and 5 minutes. (--disaggregation-mode)
+	Role  string
+	Lease time.Duration
+	// KVBytesPerToken is the size of a token's KV. TransferBandwidth is what KV from
+	// elsewhere comes at, in bytes per second and for each rank; 0: in no time. What
+	// comes together shares it equally. Defaults 131072, which is Llama 3 8B's in
+	// bf16, and 64e9. (--kv-bytes-per-token, --kv-transfer-bandwidth)
+	KVBytesPerToken   int
+	TransferBandwidth float64
+	// TransferTiming is TimeWhole or TimeMissing: which ids a transfer takes time for.
+	// Default TimeWhole. (--kv-transfer-timing-mode)
+	TransferTiming string
+	// Worker and Epoch are who keeps the KV, for people who read a handover.
+	Worker dynamo.WorkerID
+	Epoch  uint64
 	// Startup is how long Ready takes. Default 0. (--startup-time)
 	Startup time.Duration
 	// OutputTokens is the mean length of answers that their request does not end
@@ -75,6 +99,15 @@ type Config struct {
 	Events func(rank int, events []kvbm.Event)
 }
 
+// What a transfer takes time for.
+const (
+	TimeWhole   = "full_prompt"         // all ids before the answer goes on
+	TimeMissing = "destination_missing" // those whose KV is not there yet
+)
+
+// engineName is the kind of engine on the card.
+const engineName = "mocker"
+
 // Shape is what answers look like beside their words.
 type Shape struct {
 	// Open begins every answer. With Only nothing follows it but the end.
@@ -90,6 +123,7 @@ func DefaultConfig() Config {
 	return Config{
 		BlockSize: 64, Blocks: 16384, StepTokens: 8192, MaxRunning: 256, MaxQueue: 1024,
 		PrefixCaching: true, ChunkedPrefill: true, Ranks: 1, Speedup: 1, DecodeSpeedup: 1, Faults: Faults{Slow: 1},
+		Lease: 5 * time.Minute, KVBytesPerToken: 131072, TransferBandwidth: 64e9, TransferTiming: TimeWhole,
 	}
 }
 
@@ -128,15 +162,41 @@ func (c *Config) Validate() error {
 	if !(c.Shape.Ratio >= 0 && c.Shape.Ratio <= 1) {
 		fault("the share of an answer before the end of its reasoning is %v; it must be 0 to 1", c.Shape.Ratio)
 	}
-	return errors.Join(append(faults, c.Faults.Validate(), c.scheduler().Validate())...)
+	return errors.Join(append(faults, c.validateRole(), c.Faults.Validate(), c.scheduler().Validate())...)
 }
+
+// validateRole finds the faults of what concerns KV from and for other engines.
+func (c *Config) validateRole() error {
+	var faults []error
+	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
+	if !slices.Contains([]string{"", engine.RolePrefill, engine.RoleDecode}, c.Role) {
+		fault("--disaggregation-mode: %q is none of agg, %s, %s", c.Role, engine.RolePrefill, engine.RoleDecode)
+	}
+	if c.Lease <= 0 || c.Lease > maxLease {
+		fault("KV is kept for others for %v; it must be more than 0 and at most %v", c.Lease, maxLease)
+	}
+	if c.KVBytesPerToken < 0 || c.KVBytesPerToken > maxKVBytesPerToken {
+		fault("--kv-bytes-per-token is %d; it must be 0 to %d", c.KVBytesPerToken, maxKVBytesPerToken)
+	}
+	if !(c.TransferBandwidth >= 0 && c.TransferBandwidth <= math.MaxFloat32) {
+		fault("--kv-transfer-bandwidth is %v bytes a second; it must be 0 (in no time) or a finite number above", c.TransferBandwidth)
+	}
+	if c.TransferTiming != TimeWhole && c.TransferTiming != TimeMissing {
+		fault("--kv-transfer-timing-mode: %q is neither %s nor %s", c.TransferTiming, TimeWhole, TimeMissing)
+	}
+	return errors.Join(faults...)
+}
+
+// bandwidth is that of a link in the engine's own time, which Speedup makes pass
+// faster; 0: no time passes.
+func (c *Config) bandwidth() float64 { return c.TransferBandwidth * c.Speedup }
 
 // scheduler is the scheduler's configuration of each rank.
 func (c *Config) scheduler() sched.Config {
 	s := sched.DefaultConfig()
 	s.BlockSize, s.Blocks, s.MaxContext = c.BlockSize, c.Blocks, c.context()
 	s.StepTokens, s.MaxRunning, s.MaxWaiting = c.StepTokens, c.MaxRunning, c.MaxQueue
-	s.PrefixCaching, s.WholePrompts = c.PrefixCaching, !c.ChunkedPrefill
+	s.PrefixCaching, s.WholePrompts, s.PreemptFirst = c.PrefixCaching, !c.ChunkedPrefill, c.PreemptFirst
 	return s
 }
 

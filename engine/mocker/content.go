@@ -16,6 +16,7 @@ type plan struct {
 	key    uint64
 	length int // ids of the answer, resumed ones included
 	ends   bool
+	source source
 }
 
 // plan plans the answer to r.

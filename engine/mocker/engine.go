@@ -10,6 +10,9 @@
 //     Revision. At a temperature above 0 they depend on the seed, too.
 //   - For one sequence of requests it forms the batches the embedded engine forms.
 //   - Log-probabilities are made up.
+//   - KV that is handed over from one mocker to another is there when the time of its
+//     transfer has passed (see Config.Role): nothing is copied, and nobody is asked.
+//     Who keeps it is told that it is not needed any more by whoever asked for it.
 //
 // Goroutines: Run's, and one for each rank beyond the first.
 package mocker
@@ -66,13 +69,17 @@ func New(c Config) (*Engine, error) {
 	}
 	e := &Engine{config: c}
 	e.card = engine.Card{
-		Model: c.Name, Engine: "mocker", Revision: c.identity(), ContextLength: c.context(), BlockSize: c.BlockSize,
+		Model: c.Name, Engine: engineName, Revision: c.identity(), ContextLength: c.context(), BlockSize: c.BlockSize,
 		VocabSize: c.VocabSize, EOS: slices.Clone(c.EOS), MaxTopLogprobs: MaxTopLogprobs,
-		Resume: true, ResumeSeeded: true, NumericClass: "exact",
+		Resume: true, ResumeSeeded: true, NumericClass: "exact", Role: c.Role,
 	}
 	for i := range c.Ranks {
-		r := &rank{computer: &computer{config: &e.config, card: e.card}}
-		lc := loop.Config{Card: e.card, Sched: c.scheduler(), Computer: r.computer, Stalled: r.computer.stalled, Logger: c.Logger}
+		r := &rank{computer: &computer{config: &e.config, card: e.card, rank: i}}
+		lc := loop.Config{Card: e.card, Sched: c.scheduler(), Computer: r.computer, Stalled: r.computer.stalled, Idle: r.computer.idle, Logger: c.Logger}
+		lc.Transfers = &link{config: &e.config}
+		if c.Role == engine.RolePrefill {
+			lc.Handover, lc.Lease = r.computer.handOver, c.Lease
+		}
 		if c.Events != nil {
 			lc.Events = (&spoiler{config: &e.config, rank: i}).tell
 		}

@@ -24,14 +24,16 @@ type Faults struct {
 	// DropEvents is the probability that a KV event is not told, and WrongEvents
 	// that it tells of other blocks.
 	DropEvents, WrongEvents float64
+	// Transfer is the probability that KV does not come which was handed over.
+	Transfer float64
 }
 
 // ParseFault adds what text says, KIND=VALUE, to f: slow=FACTOR, stall=TOKENS,
-// crash=TOKENS, refuse=P, drop-events=P or wrong-events=P.
+// crash=TOKENS, refuse=P, drop-events=P, wrong-events=P or transfer=P.
 func ParseFault(f *Faults, text string) error {
 	kind, value, ok := strings.Cut(text, "=")
 	x, err := strconv.ParseFloat(value, 64)
-	wrong := &dynamo.Error{Kind: dynamo.KindInvalid, Message: fmt.Sprintf("--fault: %q is none of slow=FACTOR, stall=TOKENS, crash=TOKENS, refuse=P, drop-events=P, wrong-events=P", text)}
+	wrong := &dynamo.Error{Kind: dynamo.KindInvalid, Message: fmt.Sprintf("--fault: %q is none of slow=FACTOR, stall=TOKENS, crash=TOKENS, refuse=P, drop-events=P, wrong-events=P, transfer=P", text)}
 	if !ok || err != nil {
 		return wrong
 	}
@@ -49,6 +51,8 @@ func ParseFault(f *Faults, text string) error {
 		f.DropEvents = x
 	case "wrong-events":
 		f.WrongEvents = x
+	case "transfer":
+		f.Transfer = x
 	default:
 		return wrong
 	}
@@ -67,7 +71,7 @@ func (f *Faults) Validate() error {
 	for _, p := range []struct {
 		kind string
 		p    float64
-	}{{"refuse", f.Refuse}, {"drop-events", f.DropEvents}, {"wrong-events", f.WrongEvents}} {
+	}{{"refuse", f.Refuse}, {"drop-events", f.DropEvents}, {"wrong-events", f.WrongEvents}, {"transfer", f.Transfer}} {
 		if !(p.p >= 0 && p.p <= 1) {
 			faults = append(faults, fmt.Errorf("--fault %s is %v; it must be a probability, 0 to 1", p.kind, p.p))
 		}
@@ -77,14 +81,24 @@ func (f *Faults) Validate() error {
 
 // refuses says whether the engine refuses a request.
 func (c *Config) refuses(id dynamo.RequestID) bool {
-	if c.Faults.Refuse == 0 {
+	return c.befalls(id, saltRefuse, c.Faults.Refuse)
+}
+
+// losesTransfer says whether KV does not come to a request.
+func (c *Config) losesTransfer(id dynamo.RequestID) bool {
+	return c.befalls(id, saltTransfer, c.Faults.Transfer)
+}
+
+// befalls draws whether a request meets with something of probability p.
+func (c *Config) befalls(id dynamo.RequestID, salt uint64, p float64) bool {
+	if p == 0 {
 		return false
 	}
-	key := mix(c.Seed, saltRefuse)
+	key := mix(c.Seed, salt)
 	for i := range len(id) {
 		key = mix(key, uint64(id[i]))
 	}
-	return unit(key) < c.Faults.Refuse
+	return unit(key) < p
 }
 
 // spoiler stands between a rank and who hears of its events.
@@ -139,6 +153,7 @@ const (
 	saltRefuse
 	saltLength
 	saltWord
+	saltTransfer
 )
 
 // mix returns a number that depends on both of its arguments in all bits (the

@@ -12,6 +12,7 @@ func (s *Scheduler) Next(now time.Time) (*Batch, []Action) {
 	if s.inFlight {
 		panic("BUG: sched: Next with a batch in flight")
 	}
+	s.settle()
 	s.actions = s.actions[:0]
 	s.expire(now)
 	clear(s.batch.Entries)
@@ -43,8 +44,12 @@ func (s *Scheduler) expire(now time.Time) {
 }
 
 // decode schedules the sequences that need one token computed, and reports
-// whether any had to be preempted for it.
+// whether any had to be preempted for it. It begins at the end of the order at which
+// none is preempted before the others, so that nobody in the batch is.
 func (s *Scheduler) decode() (preempted bool) {
+	if s.config.PreemptFirst {
+		return s.decodeBackward()
+	}
 	for i := 0; i < len(s.running); {
 		q := s.running[i]
 		if q.phase == phaseRunning && q.remaining() == 1 {
@@ -58,8 +63,25 @@ func (s *Scheduler) decode() (preempted bool) {
 	return preempted
 }
 
+// decodeBackward is decode from the last to the first.
+func (s *Scheduler) decodeBackward() (preempted bool) {
+	for i := len(s.running) - 1; i >= 0; i-- {
+		q, before := s.running[i], len(s.running)
+		if q.phase != phaseRunning || q.remaining() != 1 {
+			continue
+		}
+		if s.room(q, &preempted) {
+			s.add(q, 1)
+			i -= before - len(s.running) // those that went were before q
+		} else {
+			i -= before - len(s.running) - 1 // and q itself
+		}
+	}
+	return preempted
+}
+
 // room sees to it that q has a block for its next token, at the cost of those
-// behind it. It reports false when q itself had to go.
+// that decode comes to later. It reports false when q itself had to go.
 func (s *Scheduler) room(q *sequence, preempted *bool) bool {
 	if q.computed < len(q.table)*s.config.BlockSize {
 		return true
@@ -77,10 +99,17 @@ func (s *Scheduler) room(q *sequence, preempted *bool) bool {
 	return true
 }
 
-// victim is the last of the running whose blocks can be taken. Those it passes
-// over are being copied into. The sequence that asks can always be taken itself,
-// and whoever is behind it is not in the batch yet.
+// victim is the last of the running whose blocks can be taken, or the first with
+// PreemptFirst. Those it passes over are being copied into. The sequence that asks
+// can always be taken itself, and whoever is between is not in the batch yet.
 func (s *Scheduler) victim() *sequence {
+	if s.config.PreemptFirst {
+		for _, q := range s.running {
+			if q.phase == phaseRunning {
+				return q
+			}
+		}
+	}
 	for _, q := range slices.Backward(s.running) {
 		if q.phase == phaseRunning {
 			return q
@@ -193,6 +222,7 @@ func (s *Scheduler) place(q *sequence) {
 			Start: first * s.config.BlockSize, Tokens: (n - first) * s.config.BlockSize,
 		})
 	}
+	s.pool.WarmAllocate(s.blocks(q.chain.Len()) - len(q.table))
 	for len(q.table) < s.blocks(q.chain.Len()) {
 		if !q.grow(s.pool) {
 			panic("BUG: sched: no block for what fits")

@@ -9,6 +9,7 @@ import (
 // Check tells what is wrong with the scheduler or its pool (I4, I5), or nil. It
 // looks at everything and is for tests and simulations.
 func (s *Scheduler) Check() error {
+	s.settle()
 	faults := []error{s.pool.Check()}
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
 	if n := len(s.waiting); n > s.config.MaxWaiting+s.config.MaxRunning {

@@ -34,9 +34,16 @@ type Config struct {
 	// while others run. With less, more run at once and are preempted more often;
 	// TestPressure measures what that costs. Default 5.
 	WatermarkPercent int
+	// PreemptFirst takes blocks from the first in order when a decoding sequence needs
+	// one and there is none, instead of the last. Default false. (--preemption-mode)
+	PreemptFirst bool
 	// Aging is the waiting time worth one step of priority; 0 makes priorities
 	// strict. Default 10 s.
 	Aging time.Duration
+	// HashOnly schedules sequences of which only the length and the identities of
+	// blocks are known: Request.Length and Blocks stand for ids. For simulations.
+	// Default false.
+	HashOnly bool
 	// Events says whether KV events are recorded for Scheduler.Events. Default
 	// false.
 	Events bool
@@ -74,7 +81,7 @@ func (c Config) Validate() error {
 
 // pool is the pool's part of c.
 func (c Config) pool() kvbm.Config {
-	return kvbm.Config{Blocks: c.Blocks, BlockSize: c.BlockSize, PrefixCaching: c.PrefixCaching, Events: c.Events}
+	return kvbm.Config{Blocks: c.Blocks, BlockSize: c.BlockSize, PrefixCaching: c.PrefixCaching, HashOnly: c.HashOnly, Events: c.Events}
 }
 
 // maxLen is the longest sequence there can be.

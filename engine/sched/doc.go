@@ -68,7 +68,7 @@
 //     prompt under way never waits for memory. Admission leaves a watermark of
 //     blocks for the growth of others, unless nothing else runs.
 //   - A decoding sequence that needs a block when there is none preempts the last
-//     in order, itself in the end. The preempted goes back to the queue under its
+//     in order, itself in the end; with Config.PreemptFirst, the first. The preempted goes back to the queue under its
 //     old rank, hence to the front of its class; what it generated becomes part of
 //     what it prefills, and its blocks stay findable until others need them. In
 //     such a step nothing is admitted.

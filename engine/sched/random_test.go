@@ -358,6 +358,7 @@ func randomConfig(draw func(n int) int) sched.Config {
 	c.WatermarkPercent = draw(20)
 	c.Aging = time.Duration(draw(3)) * 5 * time.Second
 	c.Events = draw(2) == 0
+	c.PreemptFirst = draw(3) == 0
 	return c
 }
 

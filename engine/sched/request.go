@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/dynamo-go/dynamo"
+	"github.com/dynamo-go/dynamo/tokens"
 )
 
 // ID names a sequence; the shell chooses it, and gives each of its life once.
@@ -17,6 +18,12 @@ type Request struct {
 	// Prompt is not empty. Resumed holds ids generated elsewhere: they follow the
 	// prompt and count as output.
 	Prompt, Resumed []dynamo.TokenID
+	// Length and Blocks are, with Config.HashOnly, all that there is of the prompt:
+	// its tokens and the identities of its full blocks. Key makes those of the blocks
+	// that output fills, which match nobody's with another Key.
+	Length int
+	Blocks []tokens.Block
+	Key    uint64
 	// MaxTokens bounds the output, Resumed included; 0 leaves it to the context.
 	MaxTokens int
 	// Priority: higher runs earlier.
@@ -36,6 +43,14 @@ type Request struct {
 	Hold time.Duration
 }
 
+// length is the number of the prompt's tokens.
+func (r *Request) length(c *Config) int {
+	if c.HashOnly {
+		return r.Length
+	}
+	return len(r.Prompt)
+}
+
 // Logits says which positions of an entry need logits.
 type Logits uint8
 
@@ -48,9 +63,11 @@ const (
 
 // Entry is one sequence's share of a batch. See the package comment.
 type Entry struct {
-	ID     ID
-	Ref    any
+	ID  ID
+	Ref any
+	// Count is the number of Tokens, which are missing with Config.HashOnly.
 	Tokens []dynamo.TokenID
+	Count  int
 	Start  int
 	Blocks []int32
 	Logits Logits

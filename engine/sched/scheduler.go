@@ -31,6 +31,7 @@ type Scheduler struct {
 	flight   []*sequence // the sequences of batch.Entries
 	inFlight bool
 	budget   int // tokens left in the step being formed
+	stretch  stretch
 
 	actions []Action
 	expired []kvbm.LeaseID
@@ -56,6 +57,7 @@ func (s *Scheduler) Config() Config { return s.config }
 // never run (KindInvalid, with both numbers) and what exceeds the queue
 // (KindExhausted). An id in use, by a sequence or a lease, panics.
 func (s *Scheduler) Submit(r Request, now time.Time) error {
+	s.settle()
 	s.actions = s.actions[:0]
 	if s.live[r.ID] != nil || s.pool.Leased(kvbm.LeaseID(r.ID)) {
 		panic("BUG: sched: two sequences with one id")
@@ -92,6 +94,7 @@ func (s *Scheduler) rank(priority int, now time.Time) int64 {
 
 // Cancel ends a sequence. One that has ended already is left alone.
 func (s *Scheduler) Cancel(id ID, now time.Time) []Action {
+	s.settle()
 	s.actions = s.actions[:0]
 	if q := s.live[id]; q != nil {
 		s.end(q, ReasonCancelled)

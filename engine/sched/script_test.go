@@ -107,6 +107,7 @@ func (sc *script) open(t *testing.T, d *datadriven.TestData) {
 	d.MaybeScanArgs(t, "aging", &aging)
 	c.Aging = time.Duration(aging) * time.Second
 	c.PrefixCaching, c.WholePrompts = !d.HasArg("no-prefix-caching"), d.HasArg("whole-prompts")
+	c.PreemptFirst = d.HasArg("preempt-first")
 	s, err := sched.New(c)
 	if err != nil {
 		t.Fatal(err)

@@ -6,7 +6,6 @@ import (
 
 	"github.com/dynamo-go/dynamo"
 	"github.com/dynamo-go/dynamo/kvbm"
-	"github.com/dynamo-go/dynamo/tokens"
 )
 
 // phase is where a sequence is.
@@ -28,10 +27,10 @@ type sequence struct {
 	deadline time.Time
 	hold     time.Duration
 
-	chain        tokens.Chain // prompt and output
-	prompt       int          // tokens of the prompt
-	maxLen       int          // tokens at which it ends
-	external     int          // leading tokens to be loaded
+	chain        text // prompt and output
+	prompt       int  // tokens of the prompt
+	maxLen       int  // tokens at which it ends
+	external     int  // leading tokens to be loaded
 	promptLogits bool
 	delivered    int // positions whose prompt logits were delivered
 
@@ -46,6 +45,7 @@ type sequence struct {
 	admissions int
 	blockedAt  int // blocks available when it last did not fit, or -1
 	inFlight   int // its tokens in the batch in flight
+	behind     int // steps of the stretch that it has accounted for
 	// ended: its Ended is out; it stays for what is still in flight.
 	ended bool
 	// waitIndex and deadlineIndex are its places in the heaps, or -1.
@@ -74,13 +74,18 @@ func compare(q, r *sequence) int {
 // start makes q, new or used, the sequence of r.
 func (q *sequence) start(r *Request, c *Config) {
 	q.id, q.ref, q.deadline, q.hold = r.ID, r.Ref, r.Deadline, r.Hold
-	q.chain.Reset(r.Root, c.BlockSize)
-	q.prompt = len(r.Prompt)
+	q.prompt = r.length(c)
 	q.maxLen = q.prompt + min(limitTokens(r.MaxTokens), c.maxLen()-q.prompt)
 	n := q.prompt + len(r.Resumed)
-	q.chain.Reserve(min(n+n/2+c.BlockSize, q.maxLen))
-	q.chain.Append(r.Prompt...)
-	q.chain.Append(r.Resumed...)
+	if c.HashOnly {
+		q.chain.state(r, c.BlockSize)
+		q.chain.reserve(q.maxLen)
+	} else {
+		q.chain.Reset(r.Root, c.BlockSize)
+		q.chain.reserve(min(n+n/2+c.BlockSize, q.maxLen))
+		q.chain.Append(r.Prompt...)
+		q.chain.Append(r.Resumed...)
+	}
 	q.external = min(max(r.External, 0), n-1) / c.BlockSize * c.BlockSize
 	q.promptLogits, q.delivered = r.PromptLogits, 0
 	if q.promptLogits {
@@ -154,6 +159,7 @@ func (q *sequence) seal(p *kvbm.Pool, blockSize int) {
 	if full <= 0 {
 		return
 	}
+	p.WarmRegister(q.chain.Blocks()[len(q.held) : len(q.held)+full])
 	for _, b := range q.open[:full] {
 		c := p.Complete(b, q.content(len(q.held)))
 		h, _ := p.Register(c, q.last())
@@ -191,14 +197,13 @@ func (q *sequence) forget() {
 
 // entry is q's share of a batch: its next n tokens.
 func (q *sequence) entry(n int) Entry {
-	all := q.chain.Tokens()
 	e := Entry{
-		ID: q.id, Ref: q.ref, Tokens: all[q.computed : q.computed+n : q.computed+n],
+		ID: q.id, Ref: q.ref, Tokens: q.chain.part(q.computed, n), Count: n,
 		Start: q.computed, Blocks: q.table[:len(q.table):len(q.table)],
 	}
-	if q.computed+n == len(all) {
+	if all := q.chain.Len(); q.computed+n == all {
 		e.Sample, e.Logits = true, LogitsLast
-		e.Output, e.Last = len(all)-q.prompt, len(all)+1 >= q.maxLen
+		e.Output, e.Last = all-q.prompt, all+1 >= q.maxLen
 	}
 	if q.promptLogits && q.delivered < q.prompt && q.computed+n > q.delivered {
 		e.Logits = LogitsAll
@@ -215,6 +220,6 @@ func (q *sequence) take(e *Entry, id dynamo.TokenID) {
 	}
 	q.inFlight = 0
 	if e.Sample {
-		q.chain.Append(id)
+		q.chain.push(id)
 	}
 }

@@ -127,7 +127,7 @@ func (c *Cluster) start(host string) error {
 	cfg.Engine, cfg.ModelPath, cfg.ModelName, cfg.EchoITL = node.EngineEcho, c.model, modelName, c.shape.ITL
 	cfg.DrainTimeout, cfg.Logger = 500*time.Millisecond, c.log.With("host", host)
 	cfg.Cluster.Store, cfg.Cluster.Dial, cfg.Cluster.KeyFile = p.tether, h.Dial, c.keyFile
-	cfg.Cluster.Connections, cfg.Cluster.RouterMode = c.shape.Connections, c.shape.RouterMode
+	cfg.Cluster.Connections, cfg.Cluster.Routing.Mode = c.shape.Connections, c.shape.RouterMode
 	cfg.Cluster.MigrationLimit, cfg.Cluster.WorkerWait = 50, 30*time.Second
 	cfg.Ready = func(node.Ready) { close(p.started) }
 	var l net.Listener

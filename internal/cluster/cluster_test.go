@@ -47,18 +47,22 @@ func TestCluster(t *testing.T) {
 			n = 100
 		}
 	}
-	requests, faults, migrations, preemptions, began := 0, 0, 0, 0, time.Now()
+	requests, faults, migrations, preemptions, transfers, began := 0, 0, 0, 0, 0, time.Now()
 	for _, seed := range append(kept(t), seeds(*fromFlag, n)...) {
 		o.Seed = seed
 		r := one(t, o)
 		requests, faults, migrations, preemptions = requests+r.Requests, faults+len(r.Faults), migrations+r.Migrations, preemptions+r.Preemptions
+		transfers += r.Transfers
 		if t.Failed() {
 			return
 		}
 	}
-	t.Logf("%d schedules, %d faults, %d requests, %d migrations, %d preemptions in %v", n, faults, requests, migrations, preemptions, time.Since(began).Round(time.Millisecond))
+	t.Logf("%d schedules, %d faults, %d requests, %d migrations, %d preemptions, %d transfers in %v", n, faults, requests, migrations, preemptions, transfers, time.Since(began).Round(time.Millisecond))
 	if migrations == 0 {
 		t.Error("no request migrated: the faults have no effect")
+	}
+	if transfers == 0 {
+		t.Error("no mocker took KV from another")
 	}
 	if preemptions == 0 {
 		t.Error("no mocker preempted anything: their KV caches are too large to test much")

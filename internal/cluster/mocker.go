@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/dynamo-go/dynamo"
+	"github.com/dynamo-go/dynamo/engine"
 	"github.com/dynamo-go/dynamo/engine/mocker"
 	"github.com/dynamo-go/dynamo/node"
 	"github.com/dynamo-go/dynamo/perfmodel"
@@ -19,6 +20,14 @@ func (s Shape) mock(cfg *node.Config, p *process, n int) {
 	m.BlockSize, m.Blocks = mockerBlockSize, mockerBlocks
 	itl := s.ITL.Seconds()
 	m.Model = &perfmodel.ClosedForm{PrefillFixedSeconds: itl, PrefillSecondsPerToken: itl / 20, DecodeFixedSeconds: itl}
+	m.PreemptFirst, m.KVBytesPerToken, m.TransferBandwidth = s.PreemptFirst, 1000, 1e6/itl // a step for 1000 tokens
+	if s.Prefills > 0 {
+		cfg.Worker.Role = engine.RoleDecode
+		if n > s.Workers-s.Prefills {
+			cfg.Worker.Role = engine.RolePrefill
+		}
+		m.Faults.Transfer = s.Lost
+	}
 	m.Built = func(e *mocker.Engine) { p.mocker.Store(e) }
 	if n > 1 {
 		m.Faults.Slow, m.Faults.Refuse = s.Slow, s.Refuse
@@ -78,8 +87,8 @@ func (o *oracle) ask(ctx context.Context, r *request) []string {
 
 // checkPools checks the KV caches of the mockers at quiesce: they are sound, and
 // nothing is left in them but what may be found again (I4, I6). It returns how often
-// sequences were preempted.
-func (c *Cluster) checkPools() (preemptions int) {
+// sequences were preempted, and KV was brought for them.
+func (c *Cluster) checkPools() (preemptions, transfers int) {
 	c.mu.Lock()
 	var alive []*process
 	for _, p := range c.mu.processes {
@@ -104,6 +113,7 @@ func (c *Cluster) checkPools() (preemptions int) {
 			c.problem(fmt.Errorf("I6: the mocker on %s holds %d requests and blocks %+v at quiesce", p.host, s.Busy(), kv))
 		}
 		preemptions += int(s.Scheduler.Preemptions)
+		transfers += int(s.Scheduler.Loads - s.Scheduler.LoadsFailed)
 	}
-	return preemptions
+	return preemptions, transfers
 }

@@ -36,9 +36,10 @@ type Result struct {
 	Requests int
 	// Migrations and Reconnections tell that the faults had an effect.
 	Migrations int
-	// Preemptions are those of the mockers that lived to the end.
-	Preemptions int
-	Log         []byte
+	// Preemptions are those of the mockers that lived to the end, and Transfers how
+	// often they took KV from others.
+	Preemptions, Transfers int
+	Log                    []byte
 }
 
 // Run runs one cluster through its faults and checks the laws.
@@ -147,7 +148,8 @@ func (c *Cluster) watch(ctx context.Context, client *http.Client, over <-chan st
 // quiesce checks that nothing is left in flight once the load has ended.
 func (c *Cluster) quiesce(ctx context.Context, client *http.Client, res *Result) {
 	time.Sleep(5 * time.Second)
-	res.Preemptions += c.checkPools()
+	preemptions, transfers := c.checkPools()
+	res.Preemptions, res.Transfers = res.Preemptions+preemptions, res.Transfers+transfers
 	for i := range c.shape.Frontends {
 		host := fmt.Sprintf("front%d", i+1)
 		if c.process(host) == nil {

@@ -118,18 +118,30 @@ type Shape struct {
 	// refuse.
 	Mocker       bool
 	Slow, Refuse float64
+	// Prefills is how many of the mockers, the last ones, compute prompts for the
+	// others; 0: all do everything. PreemptFirst says whom they preempt, and Lost which
+	// share of the KV that is handed over does not come.
+	Prefills     int
+	PreemptFirst bool
+	Lost         float64
 }
 
 // shape draws a cluster.
 func shape(seed uint64) Shape {
 	d, m := draws{seed: seed, key: "shape"}, draws{seed: seed, key: "mocker"}
-	return Shape{
+	r := draws{seed: seed, key: "role"}
+	s := Shape{
 		Mocker: m.below(2) == 0, Slow: float64(1 + m.below(4)), Refuse: float64(m.below(3)) / 10,
 		Frontends: 1 + d.below(2), Workers: 2 + d.below(3), Connections: 1 + d.below(2),
 		RouterMode: d.pick("round-robin", "random", "least-loaded", "power-of-two"),
 		ITL:        d.between(2*time.Millisecond, 15*time.Millisecond), Requests: 8 + d.below(17),
 		Length: d.between(time.Second, 6*time.Second),
 	}
+	if s.Mocker && r.below(2) == 0 {
+		s.Prefills, s.Lost = 1+r.below(s.Workers-1), float64(r.below(3))/10
+	}
+	s.PreemptFirst = r.below(3) == 0
+	return s
 }
 
 // Faults draws a schedule for a cluster. The first worker is spared what takes it

@@ -47,7 +47,6 @@ type wireCard struct {
 	Tokenizer    Artifact          `json:"tokenizer,omitzero"`
 	Template     Artifact          `json:"template,omitzero"`
 	Special      map[string]string `json:"special,omitempty"`
-	Role         string            `json:"role,omitzero"`
 	Ranks        int               `json:"ranks,omitzero"`
 	Labels       map[string]string `json:"labels,omitempty"`
 	Capabilities []string          `json:"capabilities,omitempty"`
@@ -57,6 +56,9 @@ type wireCard struct {
 	Migration    string            `json:"migration,omitzero"`
 	Sampling     Sampling          `json:"sampling,omitzero"`
 }
+
+// roleWhole is how a card may spell that it has no role.
+const roleWhole = "aggregated"
 
 // wireEngine is engine.Card field by field: the conversion between them does not
 // compile when one has a field that the other lacks.
@@ -76,6 +78,7 @@ type wireEngine struct {
 	ResumeSeeded   bool                `json:"resume_seeded,omitzero"`
 	Guided         []dynamo.GuidedKind `json:"guided,omitempty"`
 	NumericClass   string              `json:"numeric_class,omitzero"`
+	Role           string              `json:"role,omitzero"`
 	Adapters       []string            `json:"adapters,omitempty"`
 }
 
@@ -92,7 +95,7 @@ func EncodeInstance(i Instance) ([]byte, error) {
 	if c := i.Card; c != nil {
 		w.Card = &wireCard{
 			Format: CardFormat, wireEngine: wireEngine(c.Card), Weights: c.Weights, Vocabulary: c.Vocabulary, Tokenizer: c.Tokenizer, Template: c.Template,
-			Special: c.Special, Role: c.Role, Ranks: c.Ranks, Labels: c.Labels, Capabilities: c.Capabilities,
+			Special: c.Special, Ranks: c.Ranks, Labels: c.Labels, Capabilities: c.Capabilities,
 			MaxRunning: c.MaxRunning, MaxQueue: c.MaxQueue, KVBlocks: c.KVBlocks, Migration: c.Migration, Sampling: c.Sampling,
 		}
 	}
@@ -128,9 +131,12 @@ func DecodeInstance(b []byte) (Instance, error) {
 		Host: w.Host, Started: w.Started, Version: w.Version, Draining: w.Draining,
 	}
 	if c := w.Card; c != nil {
+		if c.Role == roleWhole {
+			c.Role = ""
+		}
 		i.Card = &Card{
 			Card: engine.Card(c.wireEngine), Format: c.Format, Weights: c.Weights, Vocabulary: c.Vocabulary, Tokenizer: c.Tokenizer, Template: c.Template,
-			Special: c.Special, Role: c.Role, Ranks: c.Ranks, Labels: c.Labels, Capabilities: c.Capabilities,
+			Special: c.Special, Ranks: c.Ranks, Labels: c.Labels, Capabilities: c.Capabilities,
 			MaxRunning: c.MaxRunning, MaxQueue: c.MaxQueue, KVBlocks: c.KVBlocks, Migration: c.Migration, Sampling: c.Sampling,
 		}
 	}

@@ -72,8 +72,6 @@ type Card struct {
 	Vocabulary string
 	// Special holds the special tokens that the template may name.
 	Special map[string]string
-	// Role is "aggregated", "prefill" or "decode".
-	Role string
 	// Ranks is the number of data-parallel ranks.
 	Ranks int
 	// Labels say where the worker stands (zone, rack, host).

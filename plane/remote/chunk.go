@@ -114,6 +114,10 @@ func (e *chunkEncoder) appendWhole(b []byte, tokens int, more bool) []byte {
 		b[0] |= hasText
 		b = appendString(b, c.Text)
 	}
+	if len(c.Handover) > 0 {
+		b[0] ^= chunkFormat | handoverFormat
+		b = appendBytes(b, c.Handover)
+	}
 	if c.Finish != dynamo.FinishNone {
 		b[0] |= hasEnd
 		b = append(b, byte(c.Finish))
@@ -142,6 +146,7 @@ type chunkDecoder struct {
 	openingTops  []dynamo.TopLogprob
 	openingLeft  int // prompt logprobs that must follow
 	openingTotal int // those that have come
+	handover     []byte
 }
 
 func newChunkDecoder(r *dynamo.Request) chunkDecoder {
@@ -155,7 +160,8 @@ func newChunkDecoder(r *dynamo.Request) chunkDecoder {
 func (d *chunkDecoder) decode(b []byte) (whole bool, err error) {
 	in := reader{b: b}
 	flags := in.byte()
-	if flags&chunkFormatMask != chunkFormat {
+	format := flags & chunkFormatMask
+	if format != chunkFormat && format != handoverFormat {
 		return false, corrupt("the worker's answer has another format; run one version of dynamo on both sides")
 	}
 	d.hasLoad = flags&hasLoad != 0
@@ -183,6 +189,10 @@ func (d *chunkDecoder) decode(b []byte) (whole bool, err error) {
 	if flags&hasText != 0 {
 		d.chunk.Text = in.string(len(in.b))
 	}
+	if format == handoverFormat {
+		d.handover = append(d.handover[:0], in.bytes(int(in.uvarint(engine.MaxHandoverBytes)))...)
+		d.chunk.Handover = d.handover
+	}
 	if flags&hasEnd != 0 {
 		d.chunk.Finish = dynamo.FinishReason(in.byte())
 		for _, v := range [...]*int{&d.chunk.Usage.Prompt, &d.chunk.Usage.Cached, &d.chunk.Usage.Completion} {
@@ -192,7 +202,7 @@ func (d *chunkDecoder) decode(b []byte) (whole bool, err error) {
 			in.fail("it ends for no reason")
 		}
 	}
-	if d.openingLeft > 0 && (flags&^(chunkFormatMask|hasLoad|hasOpening) != 0 || len(d.tokens) > 0) {
+	if d.openingLeft > 0 && (format == handoverFormat || flags&^(chunkFormatMask|hasLoad|hasOpening) != 0 || len(d.tokens) > 0) {
 		in.fail("it goes on before its prompt logprobs are complete")
 	}
 	if fault := in.end(); fault != "" {

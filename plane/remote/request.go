@@ -1,8 +1,10 @@
 package remote
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
+	"math"
 
 	"github.com/dynamo-go/dynamo"
 	"github.com/dynamo-go/dynamo/engine"
@@ -30,6 +32,15 @@ func appendRequest(b []byte, r *dynamo.Request) []byte {
 	if r.Guided != (dynamo.Guided{}) {
 		flags |= flagGuided
 	}
+	if r.Prefill {
+		flags |= flagPrefill
+	}
+	if len(r.Handover) > 0 {
+		flags |= flagHandover
+	}
+	if hinted(r.Routing) {
+		flags |= flagHints
+	}
 	b = append(b, requestFormat, flags)
 	for _, v := range [...]string{string(r.ID), r.Model, r.Adapter, r.Namespace, string(r.Group)} {
 		b = appendString(b, v)
@@ -52,7 +63,42 @@ func appendRequest(b []byte, r *dynamo.Request) []byte {
 	if flags&flagGuided != 0 {
 		b = appendGuided(b, &r.Guided)
 	}
+	if flags&flagHandover != 0 {
+		b = appendBytes(b, r.Handover)
+	}
+	if flags&flagHints != 0 {
+		b = appendHints(b, r.Routing)
+	}
 	return b
+}
+
+// hinted reports whether a worker has use for any of r.
+func hinted(r *dynamo.Routing) bool {
+	return r != nil && (r.Rank != nil || r.ExpectedOutput > 0 || r.Session != "")
+}
+
+func appendHints(b []byte, r *dynamo.Routing) []byte {
+	rank := uint64(0)
+	if r.Rank != nil {
+		rank = uint64(max(*r.Rank, 0)) + 1
+	}
+	hints := binary.AppendUvarint(make([]byte, 0, 32), min(rank, math.MaxInt32))
+	hints = binary.AppendUvarint(hints, uint64(min(max(r.ExpectedOutput, 0), math.MaxInt32)))
+	return appendBytes(b, appendString(hints, r.Session))
+}
+
+func (r *reader) hints() *dynamo.Routing {
+	in := reader{b: r.bytes(int(r.uvarint(maxStringBytes)))}
+	h := &dynamo.Routing{}
+	if rank := int(in.uvarint(math.MaxInt32)) - 1; rank >= 0 {
+		h.Rank = &rank
+	}
+	h.ExpectedOutput = int(in.uvarint(math.MaxInt32))
+	h.Session = in.string(maxStringBytes)
+	if in.fault != "" {
+		r.fail(in.fault)
+	}
+	return h
 }
 
 func appendGuided(b []byte, g *dynamo.Guided) []byte {
@@ -89,10 +135,7 @@ func parseRequest(b []byte) (*dynamo.Request, error) {
 		return nil, badRequest(fmt.Sprintf("it has format %d, this worker reads format %d; run one version of dynamo on both sides", f, requestFormat))
 	}
 	flags := in.byte()
-	if flags&^flagsOfRequest != 0 {
-		return nil, badRequest("it has flags that this worker does not know; run one version of dynamo on both sides")
-	}
-	r := &dynamo.Request{IgnoreEOS: flags&flagIgnoreEOS != 0}
+	r := &dynamo.Request{IgnoreEOS: flags&flagIgnoreEOS != 0, Prefill: flags&flagPrefill != 0}
 	s := &r.Sampling
 	s.Logprobs, s.PromptLogprobs, s.Seeded = flags&flagLogprobs != 0, flags&flagPromptLogprobs != 0, flags&flagSeeded != 0
 	r.ID = dynamo.RequestID(in.string(maxStringBytes))
@@ -119,6 +162,12 @@ func parseRequest(b []byte) (*dynamo.Request, error) {
 	r.Resume = in.ids(nil)
 	if flags&flagGuided != 0 {
 		r.Guided = in.guided()
+	}
+	if flags&flagHandover != 0 {
+		r.Handover = bytes.Clone(in.bytes(int(in.uvarint(engine.MaxHandoverBytes))))
+	}
+	if flags&flagHints != 0 {
+		r.Routing = in.hints()
 	}
 	if fault := in.end(); fault != "" {
 		return nil, badRequest(fault)

@@ -26,7 +26,8 @@ import (
 //	offset  bytes    what
 //	0       1        format, 1
 //	1       1        flags: 0x01 IgnoreEOS, 0x02 Logprobs, 0x04 PromptLogprobs,
-//	                 0x08 Seeded, 0x10 a restriction; the others are 0
+//	                 0x08 Seeded, 0x10 a restriction, 0x20 Prefill, 0x40 a handover,
+//	                 0x80 hints
 //	2       strings  ID, Model, Adapter, Namespace, Group
 //	        u64      Root
 //	        varints  Priority, MaxTokens, MinTokens, N, Choice, TopK, TopLogprobs
@@ -40,20 +41,28 @@ import (
 //	        guided   if 0x10: Guided: byte, 0x01 Compact, 0x02 Closed, the others
 //	                 are 0; strings Kind, Value, Whitespace, of which the last two
 //	                 have as many bytes as package engine allows
+//	        string   if 0x40: Handover, of as many bytes as package engine allows
+//	        hints    if 0x80: what of Routing the worker has use for: uvarint, number
+//	                 of bytes, 65536 at most, and in them: uvarint, Rank and 1, or 0
+//	                 for none; uvarint ExpectedOutput; string Session; what follows in
+//	                 them is from a later version, and passed over
 //
-// and nothing follows.
+// and nothing follows. There is no flag left: what else is to travel goes into the
+// hints, if it may be passed over, or into another format.
 //
 // A piece of an answer is a message from the worker:
 //
 //	bytes    what
-//	1        bits 6 and 7: format, 1 (0x40); flags: 0x01 a load, 0x02 a choice,
-//	         0x04 an opening, 0x08 logprobs, 0x10 a text, 0x20 an end
+//	1        bits 6 and 7: format, 1 (0x40), or 2 (0x80), which has a handover;
+//	         flags: 0x01 a load, 0x02 a choice, 0x04 an opening, 0x08 logprobs,
+//	         0x10 a text, 0x20 an end
 //	load     if 0x01: as package event writes it
 //	varint   if 0x02: Choice; without it, 0
 //	opening  if 0x04: varint Cached, entries PromptLogprobs, uvarint left
 //	ids      Tokens
 //	entries  if 0x08: Logprobs
 //	string   if 0x10: Text, of any length
+//	string   in format 2: Handover, of as many bytes as package engine allows
 //	end      if 0x20: byte Finish, varints of Usage: Prompt, Cached, Completion
 //
 // and nothing follows. Left above 0 says that so many prompt logprobs come in the
@@ -61,7 +70,8 @@ import (
 // and a load, and the chunk is complete with the message whose left is 0. A chunk
 // that is long otherwise is cut into several that are valid by themselves.
 //
-// Without logprobs a token costs about 5 bytes.
+// Without logprobs a token costs about 5 bytes. Only who asked for a prefill is sent
+// format 2.
 const (
 	requestFormat = 1
 
@@ -70,13 +80,16 @@ const (
 	flagPromptLogprobs = 0x04
 	flagSeeded         = 0x08
 	flagGuided         = 0x10
-	flagsOfRequest     = flagIgnoreEOS | flagLogprobs | flagPromptLogprobs | flagSeeded | flagGuided
+	flagPrefill        = 0x20
+	flagHandover       = 0x40
+	flagHints          = 0x80
 
 	flagCompact   = 0x01
 	flagClosed    = 0x02
 	flagsOfGuided = flagCompact | flagClosed
 
 	chunkFormat     = 0x40
+	handoverFormat  = 0x80
 	chunkFormatMask = 0xc0
 
 	hasLoad     = 0x01
@@ -98,6 +111,10 @@ const (
 
 func appendString(b []byte, s string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
+}
+
+func appendBytes(b, v []byte) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(v))), v...)
 }
 
 func appendFloat(b []byte, f float32) []byte {

@@ -2,6 +2,7 @@ package remote
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -36,6 +37,9 @@ func fill(t *testing.T, v reflect.Value, n *int) {
 		for i := range v.Len() {
 			fill(t, v.Index(i), n)
 		}
+	case reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		fill(t, v.Elem(), n)
 	case reflect.Struct:
 		if v.Type() == reflect.TypeFor[time.Time]() {
 			v.Set(reflect.ValueOf(time.Unix(int64(*n), 0)))
@@ -55,6 +59,9 @@ func TestEveryFieldOfRequest(t *testing.T) {
 	var r dynamo.Request
 	n := 0
 	fill(t, reflect.ValueOf(&r).Elem(), &n)
+	// Of Routing a worker gets what it has use for.
+	rank := 3
+	r.Routing = &dynamo.Routing{Rank: &rank, ExpectedOutput: 900, Session: "s-1"}
 	got, err := parseRequest(appendRequest(nil, &r))
 	if err != nil {
 		t.Fatal(err)
@@ -85,7 +92,7 @@ func travel(t testing.TB, c *dynamo.Chunk, prompt, top int) (all []dynamo.Chunk)
 	for more := true; more; {
 		var b []byte
 		b, more = e.next()
-		if len(b) > pieceBytes+mostAlternative*(top+1)+100+len(c.Text) {
+		if len(b) > pieceBytes+mostAlternative*(top+1)+100+len(c.Text)+len(c.Handover) {
 			t.Fatalf("a message of %d bytes", len(b))
 		}
 		whole, err := d.decode(bytes.Clone(b))
@@ -109,6 +116,7 @@ func clone(c *dynamo.Chunk) dynamo.Chunk {
 		return out
 	}
 	k.Tokens, k.Logprobs, k.PromptLogprobs = slices.Clone(c.Tokens), entries(c.Logprobs), entries(c.PromptLogprobs)
+	k.Handover = bytes.Clone(c.Handover)
 	return k
 }
 
@@ -122,6 +130,8 @@ func TestRequestValues(t *testing.T) {
 		{Sampling: dynamo.Sampling{Temperature: nan, TopP: float32(math.Inf(1))}},
 		{Sampling: dynamo.Sampling{LogitBias: []dynamo.LogitBias{{ID: math.MaxUint32, Bias: nan}}}},
 		{Guided: dynamo.Guided{Kind: dynamo.GuidedJSONObject}},
+		{Routing: &dynamo.Routing{Rank: new(int)}},
+		{Routing: &dynamo.Routing{Session: strings.Repeat("s", 256)}, Handover: []byte("there")},
 		{Guided: dynamo.Guided{Kind: dynamo.GuidedRegex, Value: "[0-9]+\x00", Whitespace: " ?", Closed: true}, Resume: tokens(1)},
 	} {
 		b := appendRequest(nil, &r)
@@ -148,12 +158,37 @@ func TestRequestValues(t *testing.T) {
 	strange := restricted("r")
 	strange[len(strange)-len("\x00\x05regex\x01r\x00")] = 0x80
 	for name, b := range map[string][]byte{
-		"format": {2, 0}, "flags": {1, 0x80}, "long name": appendRequest(nil, &long), "more": append(appendRequest(nil, &dynamo.Request{}), 0),
+		"format": {2, 0}, "cut hints": append(appendRequest(nil, &dynamo.Request{})[:1:1], append([]byte{flagHints}, append(appendRequest(nil, &dynamo.Request{})[2:], 2, 0x80, 0x80)...)...), "long name": appendRequest(nil, &long), "more": append(appendRequest(nil, &dynamo.Request{}), 0),
 		"long restriction": restricted(strings.Repeat("r", engine.MaxGuidedBytes+1)), "flags of the restriction": strange,
 	} {
 		if _, err := parseRequest(b); dynamo.KindOf(orNil(err)) != dynamo.KindInvalid {
 			t.Errorf("%s: got %v, want an invalid request", name, err)
 		}
+	}
+}
+
+// TestHints wants a worker told what of the routing concerns it, and nothing else of
+// it; what a later version adds to the hints is passed over.
+func TestHints(t *testing.T) {
+	rank := 2
+	for _, tt := range []struct{ sent, want *dynamo.Routing }{
+		{nil, nil},
+		{&dynamo.Routing{}, nil},
+		{&dynamo.Routing{Tenant: "acme", Worker: 7, StrictPriority: 1, RequiredLabels: []string{"a=b"}}, nil},
+		{&dynamo.Routing{Tenant: "acme", Rank: &rank, PrefillRank: &rank}, &dynamo.Routing{Rank: &rank}},
+		{&dynamo.Routing{ExpectedOutput: math.MaxInt}, &dynamo.Routing{ExpectedOutput: math.MaxInt32}},
+		{&dynamo.Routing{ExpectedOutput: -4, Session: "s"}, &dynamo.Routing{Session: "s"}},
+	} {
+		got, err := parseRequest(appendRequest(nil, &dynamo.Request{Tokens: tokens(1), Routing: tt.sent}))
+		if err != nil || !reflect.DeepEqual(got.Routing, tt.want) {
+			t.Errorf("%+v: got %+v, %v, want %+v", tt.sent, got.Routing, err, tt.want)
+		}
+	}
+	later := appendRequest(nil, &dynamo.Request{Routing: &dynamo.Routing{Session: "s"}})
+	hints := []byte{0, 0, 1, 's'}
+	later = append(bytes.TrimSuffix(later, append([]byte{4}, hints...)), append(append([]byte{7}, hints...), 1, 2, 3)...)
+	if got, err := parseRequest(later); err != nil || got.Routing.Session != "s" {
+		t.Errorf("hints of a later version: got %+v, %v", got, err)
 	}
 }
 
@@ -259,7 +294,10 @@ func TestChunkRefused(t *testing.T) {
 	}
 	for name, messages := range map[string][][]byte{
 		"nothing":                 {{}},
-		"other format":            {{0x80, 0}},
+		"other format":            {{0xc0, 0}},
+		"a handover that is cut":  {{handoverFormat, 0, 9, 'a'}},
+		"a handover too large":    {append(binary.AppendUvarint([]byte{handoverFormat, 0}, engine.MaxHandoverBytes+1), make([]byte, engine.MaxHandoverBytes+1)...)},
+		"opening and handover":    {{handoverFormat | hasOpening, 0, 0, 3, 0, 0}},
 		"bytes after the end":     {{chunkFormat, 0, 0}},
 		"cut short":               {{chunkFormat, 2, 5}},
 		"huge count":              {{chunkFormat, 0xff, 0xff, 0xff, 0xff, 0x0f}},
@@ -314,6 +352,8 @@ func FuzzRequest(f *testing.F) {
 	f.Add(appendRequest(nil, &dynamo.Request{}))
 	f.Add(appendRequest(nil, &dynamo.Request{ID: "a", Tokens: tokens(3), Resume: tokens(2), StopTokens: tokens(1), Sampling: dynamo.Sampling{LogitBias: []dynamo.LogitBias{{ID: 1, Bias: 2}}}}))
 	f.Add(appendRequest(nil, &dynamo.Request{Tokens: tokens(1), Guided: dynamo.Guided{Kind: dynamo.GuidedChoice, Value: `["a","b"]`, Whitespace: " ", Compact: true}}))
+	f.Add(appendRequest(nil, &dynamo.Request{Tokens: tokens(2), Resume: tokens(1), Prefill: true, Handover: []byte("there")}))
+	f.Add(appendRequest(nil, &dynamo.Request{Tokens: tokens(2), Routing: &dynamo.Routing{Rank: new(int), ExpectedOutput: 300, Session: "s"}}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r, err := bounded1(t, len(b), func() (*dynamo.Request, error) { return parseRequest(b) })
 		if err != nil {
@@ -336,6 +376,7 @@ func FuzzChunk(f *testing.F) {
 	for _, c := range []dynamo.Chunk{
 		{Tokens: tokens(3), Choice: 2}, {Tokens: tokens(2), Logprobs: logprobs(2, 2), Finish: dynamo.FinishStop},
 		{PromptLogprobs: logprobs(3, 1), Cached: 4}, {Text: "text"},
+		{Tokens: tokens(1), Cached: 64, Handover: []byte(`{"tokens":9}`)},
 	} {
 		e.begin(c)
 		b, _ := e.next()

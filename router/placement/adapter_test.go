@@ -32,7 +32,7 @@ func TestAdapter(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			// The worker without it serves the group: that does not count either.
-			d := placement.Decide(placement.RoundRobin, placement.Request{Seed: 1, Now: now, Adapter: tc.adapter, Sticky: without.Key}, tc.candidates, nil)
+			d := placement.Decide(placement.DefaultParams(placement.RoundRobin), placement.Request{Seed: 1, Now: now, Adapter: tc.adapter, Sticky: without.Key}, tc.candidates, nil)
 			if d.Winner != tc.winner || d.Outcome() != tc.outcome || d.Again() != tc.winner {
 				t.Errorf("got winner %d, outcome %v, want %d, %v", d.Winner, d.Outcome(), tc.winner, tc.outcome)
 			}

@@ -9,4 +9,38 @@ const (
 	ReportFresh = 5 * time.Second
 	// assumedCapacity stands for the MaxRunning of a worker that names none.
 	assumedCapacity = 64
+	// assumedStepTokens stands for the StepTokens of a worker that names none.
+	assumedStepTokens = 8192
+	// sessionSlack is by what factor of its share a worker may be loaded before its
+	// sessions go elsewhere.
+	sessionSlack = 1.25
+	// assumedOutput stands for the Expected of a request that has none.
+	assumedOutput = 128
+
+	// recordEntries is how many candidates a record holds; the others are bounded.
+	recordEntries = 8
+
+	// quantumMS is what a tenant may use in its turn, in milliseconds; a request that
+	// costs more waits for as many turns as it takes.
+	quantumMS = 50
+	// leastCostMS and mostCostMS bound what a request is charged.
+	leastCostMS, mostCostMS = 1, 1e6
+	// drainHalfLife is in which time the queue forgets half of how fast it drained, and
+	// maxRetryAfter the longest time that it asks a client to stay away.
+	drainHalfLife = 10 * time.Second
+	maxRetryAfter = time.Minute
+
+	// enoughSamples is how many requests a worker has to have served before its own
+	// model is believed.
+	enoughSamples = 24
+
+	// maxRequests, maxTokens and maxBlocks bound what a report, a request or an
+	// overlap may count; more is taken for that.
+	maxRequests = 1 << 20
+	maxTokens   = 1 << 30
+	maxBlocks   = 1 << 26
+	// maxWeight bounds weights; more is refused.
+	maxWeight = 1e6
+	// maxCost is what a cost is that is larger, or no number.
+	maxCost = 1e30
 )

@@ -28,7 +28,7 @@ func check(t *testing.T, d *placement.Decision) {
 		t.Fatalf("the winner is %d, the best %v", d.Winner, order)
 	}
 	c := &d.Candidates[d.Winner]
-	if c.State != placement.Up || d.Request.Now.Before(c.HeldUntil) || c.MaxRunning > 0 && d.Scores[d.Winner].Load >= c.MaxRunning+c.MaxQueue || slices.Contains(d.Request.Excluded, c.Key) {
+	if c.State != placement.Up || d.Request.Now.Before(c.HeldUntil) || c.MaxRunning > 0 && d.Scores[d.Winner].Load >= int32(c.MaxRunning+c.MaxQueue) || slices.Contains(d.Request.Excluded, c.Key) {
 		t.Fatalf("%+v won", c)
 	}
 }
@@ -67,11 +67,11 @@ func TestDecisions(t *testing.T) {
 			q.Sticky = cs[len(cs)-1].Key
 		}
 		p := placement.Policy(rng.IntN(4))
-		d := placement.Decide(p, q, cs, nil)
+		d := placement.Decide(placement.DefaultParams(p), q, cs, nil)
 		check(t, &d)
 		mixed := slices.Clone(cs)
 		rng.Shuffle(len(mixed), func(i, j int) { mixed[i], mixed[j] = mixed[j], mixed[i] })
-		e := placement.Decide(p, q, mixed, nil)
+		e := placement.Decide(placement.DefaultParams(p), q, mixed, nil)
 		if (d.Winner == placement.None) != (e.Winner == placement.None) || d.Winner != placement.None && d.Candidates[d.Winner].Key != e.Candidates[e.Winner].Key {
 			t.Fatalf("%v: the order of the candidates matters: %+v and %+v", p, d, e)
 		}
@@ -89,7 +89,7 @@ func TestSpread(t *testing.T) {
 		won := make([]int, workers)
 		for i := range requests {
 			id := dynamo.RequestID(fmt.Sprint("request-", i))
-			d := placement.Decide(p, placement.Request{ID: id, Seed: placement.Seed(id, 0, 0), Now: begin}, cs, nil)
+			d := placement.Decide(placement.DefaultParams(p), placement.Request{ID: id, Seed: placement.Seed(id, 0, 0), Now: begin}, cs, nil)
 			won[d.Winner]++
 			cs[d.Winner].Turn = uint64(i + 1)
 		}
@@ -136,28 +136,64 @@ func TestPolicies(t *testing.T) {
 }
 
 func TestDecideAllocations(t *testing.T) {
-	cs := candidates(64, rand.New(rand.NewPCG(3, 4)))
-	scores := make([]placement.Score, 0, len(cs))
-	if n := testing.AllocsPerRun(100, func() {
-		d := placement.Decide(placement.PowerOfTwo, placement.Request{ID: "r", Seed: placement.Seed("r", 0, 1), Now: begin}, cs, scores)
-		scores = d.Scores
-	}); n > 0 {
-		t.Errorf("%v allocations a decision", n)
+	rng := rand.New(rand.NewPCG(3, 4))
+	cs := fleet(64, rng)
+	scores, record := make([]placement.Score, 0, len(cs)), make([]byte, 0, placement.MaxRecordBytes)
+	for _, p := range allPolicies {
+		q := ask(1, len(cs), rng)
+		if n := testing.AllocsPerRun(100, func() {
+			d := placement.Decide(placement.DefaultParams(p), q, cs, scores)
+			d.AppendRecord(record, 0)
+		}); n > 0 {
+			t.Errorf("%v: %v allocations a decision and record", p, n)
+		}
 	}
 }
 
+// busy makes candidates all of which may win.
+func busy(n int, rng *rand.Rand) []placement.Candidate {
+	cs := fleet(n, rng)
+	for i := range cs {
+		cs[i].State, cs[i].HeldUntil, cs[i].DoubtedUntil, cs[i].Lost = placement.Up, time.Time{}, time.Time{}, false
+	}
+	return cs
+}
+
+// question makes a request whose prompt some of n hold in part.
+func question(n, holders int, rng *rand.Rand) placement.Request {
+	q := ask(1, n, rng)
+	q.Tokens, q.Overlaps = 8000, nil
+	for _, i := range rng.Perm(n)[:holders] {
+		blocks := uint32(rng.IntN(500))
+		q.Overlaps = append(q.Overlaps, placement.Overlap{Candidate: int32(i), Blocks: [4]uint32{blocks, blocks, blocks, blocks}})
+	}
+	return q
+}
+
+// BenchmarkDecide makes decisions and their records: of workers that are all in use
+// and a few of which hold something of the prompt, and of such that all do.
 func BenchmarkDecide(b *testing.B) {
-	for _, p := range []placement.Policy{placement.RoundRobin, placement.LeastLoaded, placement.PowerOfTwo} {
+	for _, p := range []placement.Policy{placement.RoundRobin, placement.LeastLoaded, placement.PowerOfTwo, placement.KV, placement.Reference, placement.Sticky, placement.LMetric} {
 		for _, n := range []int{4, 64, 1000} {
-			b.Run(fmt.Sprint(p, "/", n), func(b *testing.B) {
-				cs := candidates(n, rand.New(rand.NewPCG(3, 4)))
-				scores := make([]placement.Score, 0, n)
-				attempt := 0
-				for b.Loop() {
-					attempt++
-					placement.Decide(p, placement.Request{ID: "request", Seed: placement.Seed("request", 0, attempt), Now: begin}, cs, scores)
+			for _, holders := range []int{min(n, 8), n} {
+				if holders == n && !p.UsesOverlap() {
+					continue
 				}
-			})
+				b.Run(fmt.Sprintf("%v/workers=%d/holders=%d", p, n, holders), func(b *testing.B) {
+					rng := rand.New(rand.NewPCG(3, 4))
+					cs, q := busy(n, rng), question(n, holders, rng)
+					scores, record := make([]placement.Score, 0, n), make([]byte, 0, placement.MaxRecordBytes)
+					params := placement.DefaultParams(p)
+					attempt := 0
+					b.ReportAllocs()
+					for b.Loop() {
+						attempt++
+						q.Seed = uint64(attempt)
+						d := placement.Decide(params, q, cs, scores)
+						d.AppendRecord(record, 0)
+					}
+				})
+			}
 		}
 	}
 }

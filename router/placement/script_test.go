@@ -161,7 +161,7 @@ func (sc *script) pick(t *testing.T, d *datadriven.TestData) string {
 // decide decides, checks the laws of a decision, and books.
 func (sc *script) decide(t *testing.T, q placement.Request) placement.Decision {
 	t.Helper()
-	d := placement.Decide(sc.policy, q, slices.Clone(sc.candidates), nil)
+	d := placement.Decide(placement.DefaultParams(sc.policy), q, slices.Clone(sc.candidates), nil)
 	check(t, &d)
 	if d.Winner != placement.None {
 		sc.turn++
@@ -182,8 +182,8 @@ func show(d *placement.Decision) string {
 		if s.Doubted {
 			b.WriteString(" doubted")
 		}
-		if s.Sampled {
-			b.WriteString(" sampled")
+		if s.Aside {
+			b.WriteString(" aside")
 		}
 		if s.Verdict == placement.Fit {
 			fmt.Fprintf(&b, " cost=%.3g", s.Cost)

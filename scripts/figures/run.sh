@@ -2,7 +2,12 @@
 # Measures this project and its peers side by side, in one run on one machine,
 # and prints both sides. It installs the peers itself (Python 3 with pip and
 # venv; llama-cpp-python compiles for about ten minutes) into the user cache.
-#   scripts/figures/run.sh [tokenizer] [chat] [engine] [serve] [frontend] [proxy] [binary] [cluster] [instep]     default: all
+# The load comes from `dynamo bench`, on a core that no measured server has.
+#   scripts/figures/run.sh [PART…]     default: all
+# binary tokenizer chat engine serve frontend proxy cluster instep: see each below.
+# scenarios: the frontend before mock workers against the reference's before its own
+#   (ROUNDS, default 3; less than two minutes a round).
+# bench: what the load generator costs, how exact it is, and 1,000 mock workers.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 root=$PWD
@@ -18,11 +23,21 @@ stop() {
 trap 'stop; rm -rf "$work"' EXIT
 
 parts=("$@")
-[ $# -gt 0 ] || parts=(binary tokenizer chat engine serve frontend proxy cluster instep)
+[ $# -gt 0 ] || parts=(binary tokenizer chat engine serve frontend proxy cluster instep scenarios bench)
 echo "machine: $(nproc) x $(awk -F': ' '/model name/{print $2; exit}' /proc/cpuinfo), $(date -u +%F), commit $(git rev-parse --short HEAD 2>/dev/null || echo none)"
 CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o "$work/dynamo" ./cmd/dynamo
 CGO_ENABLED=0 go build -o "$work/load" ./scripts/load
 dynamo=$work/dynamo
+# load URL MODEL CONNECTIONS REQUESTS WARMUP WORDS TOKENS PIDS [FLAG…]: streams chats
+# in a closed loop; one line of figures. PIDS is name=pid,name=pid.
+pin=()
+load_on_1() { local pin=(taskset -c 1); load "$@"; } # the same, on cpu 1
+load() {
+  local url=$1 name=$2 c=$3 n=$4 warm=$5 words=$6 tokens=$7 pids=$8
+  shift 8
+  "${pin[@]}" "$dynamo" bench run --url "$url" -m "$name" -c "$c" -n "$n" --warmup-requests "$warm" --input-tokens "$words" --output-tokens "$tokens" \
+    --seed "$RANDOM" --timeout 30s --quiet --json --pid "${pids//,/;}" "$@" | python3 scripts/figures/line.py
+}
 model() { go test -count=1 -run TestSmolLM2 ./internal/fixture >/dev/null && echo "${XDG_CACHE_HOME:-$HOME/.cache}/dynamo/fixtures/SmolLM2-135M-Instruct.Q4_1.gguf"; }
 
 # venv NAME PACKAGE…: a virtual environment with the packages, made once.
@@ -33,6 +48,7 @@ venv() {
   "$dir/bin/python" -m pip install --quiet --disable-pip-version-check "$@" >&2
   echo "$dir/bin/python"
 }
+rss() { awk '/VmRSS/{print $2}' "/proc/$1/status"; } # PID: KiB
 wait_for() { # URL
   for _ in $(seq 600); do
     curl -fsS -o /dev/null "$1" 2>/dev/null && return
@@ -104,11 +120,46 @@ PY
   echo "$python"
 }
 
-# peer_env GGUF: what the reference system's processes need.
-peer_env() {
-  "$(venv gguf gguf safetensors numpy)" scripts/gguf_to_hf.py "$1" "$work/hf" >&2
-  export DYN_FILE_KV=$work/kv DYN_LOG=error HF_HUB_OFFLINE=1 DYN_DISCOVERY_BACKEND=file DYN_REQUEST_PLANE=tcp DYN_EVENT_PLANE=zmq
-  mkdir -p "$DYN_FILE_KV"
+# peer_model GGUF: the model as the reference system's processes read it.
+peer_model() { [ -d "$work/hf" ] || "$(venv gguf gguf safetensors numpy)" scripts/gguf_to_hf.py "$1" "$work/hf" >&2; }
+
+# peer_exec COMMAND…: becomes a process of the reference system.
+peer_exec() {
+  mkdir -p "$work/kv"
+  exec env DYN_FILE_KV="$work/kv" DYN_LOG=error HF_HUB_OFFLINE=1 DYN_DISCOVERY_BACKEND=file DYN_REQUEST_PLANE=tcp DYN_EVENT_PLANE=zmq "$@"
+}
+
+# peer_up PORT SPEEDUP: its mockers on cpu 1 and its frontend on cpu 0, until the
+# frontend lists the model; their ids go into front and back.
+peer_up() {
+  rm -rf "$work/kv"
+  peer_exec taskset -c 1 "$python" -m dynamo.mocker --model-path "$work/hf" --model-name smol --speedup-ratio "$2" --num-workers 2 >"$work/mocker.log" 2>&1 &
+  back=$!
+  started+=("$back")
+  sleep 4
+  peer_exec taskset -c 0 "$python" -m dynamo.frontend --http-host 127.0.0.1 --http-port "$1" --router-mode round-robin >"$work/frontend.log" 2>&1 &
+  front=$!
+  started+=("$front")
+  for _ in $(seq 300); do curl -fsS "http://127.0.0.1:$1/v1/models" 2>/dev/null | grep -q smol && return; sleep 0.1; done
+  echo "the reference's frontend does not list the model" >&2
+  return 1
+}
+
+# own_up PORT SPEEDUP LOG: the same of ours.
+own_up() {
+  rm -rf "$work/run-own"
+  DYN_RUN_DIR=$work/run-own taskset -c 1 "$dynamo" mocker --model-path "$gguf" --model-name smol --speedup-ratio "$2" --num-workers 2 --log error >"$work/own-mocker.log" 2>&1 &
+  back=$!
+  started+=("$back")
+  DYN_RUN_DIR=$work/run-own taskset -c 0 "$dynamo" frontend --http-port "$1" --router-mode round-robin --log "$3" >"$work/own-frontend.log" 2>&1 &
+  front=$!
+  started+=("$front")
+  for _ in $(seq 300); do
+    [ "$(curl -fsS "http://127.0.0.1:$1/health" 2>/dev/null | grep -o '"instance_id"' | wc -l)" != 2 ] || return 0
+    sleep 0.1
+  done
+  echo "the frontend does not have two workers" >&2
+  return 1
 }
 
 part_instep() {
@@ -116,6 +167,7 @@ part_instep() {
   local gguf python round front back
   gguf=$(model)
   python=$(peer_dynamo)
+  peer_model "$gguf"
   for round in 1 2 3; do
     (
       export DYN_RUN_DIR=$work/run-$round
@@ -126,18 +178,18 @@ part_instep() {
       back=$!
       trap 'kill $front $back; wait' EXIT
       wait_for http://127.0.0.1:18110/ready
-      "$work/load" -url http://127.0.0.1:18110 -c 64 -n 64 -warmup 64 -max-tokens 1000 -pid "ours-frontend=$front,ours-worker=$back"
+      load http://127.0.0.1:18110 smollm2 64 64 64 32 1000 "ours-frontend=$front,ours-worker=$back"
     )
     (
-      peer_env "$gguf"
-      "$python" -m dynamo.mocker --model-path "$work/hf" --model-name smol --speedup-ratio 0.6 --num-workers 1 >"$work/mocker.log" 2>&1 &
+      rm -rf "$work/kv"
+      peer_exec "$python" -m dynamo.mocker --model-path "$work/hf" --model-name smol --speedup-ratio 0.6 --num-workers 1 >"$work/mocker.log" 2>&1 &
       back=$!
       sleep 4
-      "$python" -m dynamo.frontend --http-host 127.0.0.1 --http-port 18112 --router-mode round-robin >"$work/frontend.log" 2>&1 &
+      peer_exec "$python" -m dynamo.frontend --http-host 127.0.0.1 --http-port 18112 --router-mode round-robin >"$work/frontend.log" 2>&1 &
       front=$!
       trap 'kill $front $back; wait' EXIT
       for _ in $(seq 300); do curl -fsS http://127.0.0.1:18112/v1/models 2>/dev/null | grep -q smol && break; sleep 0.1; done
-      "$work/load" -url http://127.0.0.1:18112 -model smol -c 64 -n 64 -warmup 64 -max-tokens 1000 -pid "dynamo-1.6.1-frontend=$front,its-mocker=$back"
+      load http://127.0.0.1:18112 smol 64 64 64 32 1000 "dynamo-1.6.1-frontend=$front,its-mocker=$back"
     )
   done
   echo "   (the floor on this machine: a goroutine a stream that wakes every 10 ms and writes 240 bytes to its own TCP connection)"
@@ -155,8 +207,8 @@ part_cluster() {
 
 # front NAME URL PID MODEL: the short streamed chat, at 64 connections and at one.
 front() {
-  for _ in 1 2 3; do taskset -c 1 "$work/load" -url "$2" -model "$4" -c 64 -n 8000 -pid "$1=$3"; done
-  taskset -c 1 "$work/load" -url "$2" -model "$4" -c 1 -n 400 -warmup 50 -pid "$1=$3"
+  for _ in 1 2 3; do load_on_1 "$2" "$4" 64 8000 500 32 16 "$1=$3"; done
+  load_on_1 "$2" "$4" 1 400 50 32 16 "$1=$3"
 }
 
 part_frontend() {
@@ -177,23 +229,19 @@ part_frontend() {
   echo "- vllm-router 0.1.17 round_robin before it (a proxy: does not tokenize; its latency includes ours)"
   front vllm-router http://127.0.0.1:18101 "${started[-1]}" smollm2
   stop
+  local front back
   python=$(peer_dynamo)
-  peer_env "$gguf"
-  taskset -c 1 "$python" -m dynamo.mocker --model-path "$work/hf" --model-name smol --speedup-ratio 1000000 --num-workers 2 >"$work/mocker.log" 2>&1 &
-  started=($!)
-  sleep 4
-  taskset -c 0 "$python" -m dynamo.frontend --http-host 127.0.0.1 --http-port 18102 --router-mode round-robin >"$work/frontend.log" 2>&1 &
-  started+=($!)
-  for _ in $(seq 300); do curl -fsS http://127.0.0.1:18102/v1/models 2>/dev/null | grep -q smol && break; sleep 0.1; done
+  peer_model "$gguf"
+  peer_up 18102 1000000
   echo "- Dynamo 1.6.1 frontend, round-robin, two mockers in another process (tokenizes)"
-  front dynamo-1.6.1 http://127.0.0.1:18102 "${started[-1]}" smol
+  front dynamo-1.6.1 http://127.0.0.1:18102 "$front" smol
   stop
 }
 
 # proxied NAME URL PIDS: short streams, and long ones of long prompts.
 proxied() {
-  taskset -c 1 "$work/load" -url "$2" -model smollm2 -c 32 -n 4000 -warmup 500 -pid "$3" | sed "s/^/$1; 32 words, 16 tokens: /"
-  taskset -c 1 "$work/load" -url "$2" -model smollm2 -c 32 -n 1000 -warmup 100 -words 1000 -max-tokens 256 -pid "$3" | sed "s/^/$1; 1000 words, 256 tokens (times 3.9 is a million tokens): /"
+  load_on_1 "$2" smollm2 32 4000 500 32 16 "$3" | sed "s/^/$1; 32 words, 16 tokens: /"
+  load_on_1 "$2" smollm2 32 1000 100 1000 256 "$3" | sed "s/^/$1; 1000 words, 256 tokens (times 3.9 is a million tokens): /"
 }
 
 part_proxy() {
@@ -225,6 +273,97 @@ part_proxy() {
   done | python3 scripts/figures/proxy.py
   stop
   unset DYN_RUN_DIR
+}
+
+# scenario SIDE NAME ROUND URL [FLAG…]: one run of a scenario against the frontend
+# whose id is in front; its figures go into scenarios/ and, as a line, to the output.
+scenario() {
+  local side=$1 name=$2 round=$3 url=$4
+  shift 4
+  printf '%s %s: ' "$side" "$name"
+  # a seed of its own for each scenario and round, the same on both sides: no prompt is one that the workers have had
+  taskset -c 1 "$dynamo" bench run --url "$url" -m smol --seed "$(cksum <<<"$name $round" | cut -d' ' -f1)" --timeout 60s --quiet --json --pid "frontend=$front" "$@" |
+    python3 scripts/figures/line.py "$work/scenarios/$side-$name-$round.json" || true # the table tells
+}
+
+# 30 tokens of every prompt are the chat template's.
+short=(--input-tokens 39 --output-tokens 16)
+
+# scenarios SIDE ROUND URL: those of workers that answer at once.
+scenarios() {
+  local side=$1 round=$2 url=$3
+  sleep 2
+  echo "$side idle $(rss "$front")" >>"$work/scenarios/memory"
+  scenario "$side" one "$round" "$url" "${short[@]}" -c 1 -n 60 --warmup-requests 10
+  scenario "$side" ack "$round" "$url" "${short[@]}" -c 1 -n 200 --quickack
+  scenario "$side" a "$round" "$url" "${short[@]}" -c 64 -d 4s --warmup-requests 200
+  scenario "$side" b "$round" "$url" --input-tokens 1006 --output-tokens 256 -c 32 -d 4s --warmup-requests 64
+  scenario "$side" c "$round" "$url" --input-tokens 7506 --output-tokens 16 -c 16 -d 4s --warmup-requests 32
+  scenario "$side" d "$round" "$url" "${short[@]}" -c 64 -d 4s --warmup-requests 200 --unary
+  echo "$side loaded $(rss "$front")" >>"$work/scenarios/memory"
+}
+
+part_scenarios() {
+  local gguf python front back round paced=("${short[@]}" -c 32 -d 5s --warmup-requests 64)
+  echo "== a frontend on cpu 0, two mock workers and the client on cpu 1, round-robin, ${ROUNDS:-3} rounds in turn"
+  echo "   (the reference writes a log line a request at any level; ours writes two here, --log error,frontend=debug)"
+  gguf=$(model)
+  python=$(peer_dynamo)
+  peer_model "$gguf"
+  mkdir -p "$work/scenarios"
+  for round in $(seq "${ROUNDS:-3}"); do
+    own_up 18130 0 error,frontend=debug
+    scenarios ours "$round" http://127.0.0.1:18130
+    stop
+    peer_up 18131 1000000 # 0 leaves its delays in
+    scenarios theirs "$round" http://127.0.0.1:18131
+    stop
+    # both compute the time of a step with one polynomial, which makes about 6 ms
+    own_up 18130 1 error,frontend=debug
+    scenario ours e "$round" http://127.0.0.1:18130 "${paced[@]}"
+    stop
+    peer_up 18131 1
+    scenario theirs e "$round" http://127.0.0.1:18131 "${paced[@]}"
+    stop
+    own_up 18130 0 error
+    scenario ours aquiet "$round" http://127.0.0.1:18130 "${short[@]}" -c 64 -d 4s --warmup-requests 200
+    stop
+    own_up 18130 1 error
+    scenario ours equiet "$round" http://127.0.0.1:18130 "${paced[@]}"
+    stop
+  done
+  python3 scripts/figures/scenarios.py "$work/scenarios"
+}
+
+# canned FLAG…: a server of canned answers on cpu 0; what it prints goes to canned.txt.
+canned() {
+  taskset -c 0 "$work/load" -canned 127.0.0.1:18140 -model smollm2 "$@" >"$work/canned.txt" &
+  started=($!)
+  wait_for http://127.0.0.1:18140/v1/models
+}
+
+part_bench() {
+  local measure=(taskset -c 1 "$dynamo" bench run --url http://127.0.0.1:18140 -m smollm2 --input-tokens 32 --output-tokens 256 --quiet --json)
+  echo "== the load generator on cpu 1 against canned answers from cpu 0: 215 streams at delays that the server draws (before the first token 50 to 150 ms, between two 5 to 15 ms): 20,000 chunks/s less its begin and end"
+  canned -first 100ms -pace 10ms
+  "${measure[@]}" -c 215 --ramp-up 1s -n 1505 >"$work/paced.json"
+  stop
+  python3 scripts/figures/client.py "$work/paced.json" "$work/canned.txt"
+  local how words
+  for how in "" -burst; do
+    words="each event a write of its own"
+    [ -z "$how" ] || words="whole answers in a write"
+    echo "== flat out, $words (three passes)"
+    canned $how
+    for _ in 1 2 3; do
+      "${measure[@]}" -c 16 -d 4s --warmup-requests 64 >"$work/flat.json"
+      python3 scripts/figures/client.py "$work/flat.json"
+    done
+    stop
+  done
+  echo "== 1,000 mock workers in a process, 8 requests each, in real time: 100,000 tokens/s"
+  CGO_ENABLED=0 go build -o "$work/crowd" ./scripts/crowd
+  "$work/crowd" -dynamo "$dynamo" -model "$(model)" -time 20s
 }
 
 for part in "${parts[@]}"; do "part_$part"; cd "$root"; done

@@ -78,11 +78,11 @@ func Instance(id dynamo.WorkerID, epoch uint64) discovery.Instance {
 			Card: engine.Card{
 				Model: "m", Engine: "echo", Revision: "abc", ContextLength: 4096, BlockSize: 16, VocabSize: 1000,
 				EOS: []dynamo.TokenID{2, 3}, MaxTopLogprobs: 20, PromptLogprobs: true, Sampling: true, Resume: true, TextOnly: true, ResumeSeeded: true,
-				Guided: []dynamo.GuidedKind{dynamo.GuidedChoice, dynamo.GuidedRegex}, NumericClass: "f32", Adapters: []string{"ada", "bob"},
+				Guided: []dynamo.GuidedKind{dynamo.GuidedChoice, dynamo.GuidedRegex}, NumericClass: "f32", Role: engine.RolePrefill, Adapters: []string{"ada", "bob"},
 			},
 			Format: discovery.CardFormat, Weights: "m-7", Vocabulary: "56ef", Tokenizer: discovery.Artifact{Name: "tokenizer.json", Digest: "12ab", Bytes: 12},
 			Template: discovery.Artifact{Name: "chat_template.jinja", Digest: "34cd", Bytes: 34},
-			Special:  map[string]string{"bos_token": "<s>"}, Role: "aggregated", Ranks: 1, Labels: map[string]string{"zone": "a"},
+			Special:  map[string]string{"bos_token": "<s>"}, Ranks: 1, Labels: map[string]string{"zone": "a"},
 			Capabilities: []string{"lora"}, MaxRunning: 8, MaxQueue: 16, KVBlocks: 128, Migration: "replay",
 			Sampling: discovery.Sampling{Temperature: &temperature, TopK: &topK},
 		},

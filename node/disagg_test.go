@@ -1,0 +1,83 @@
+package node
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dynamo-go/dynamo"
+	"github.com/dynamo-go/dynamo/engine"
+)
+
+// Prompts are computed by the prefill worker and answers by the decode worker, as long
+// as both are there; what either does alone, and what one worker of both would, is the
+// same.
+func TestDisagg(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		role := func(role string) func(*Config) {
+			return func(c *Config) {
+				// 131072 bytes a token: 10 ms each.
+				mocked(func(m *MockerConfig) { m.TransferBandwidth = 13107200 })(c)
+				c.Worker.Role = role
+			}
+		}
+		served := func(path string) bool {
+			_, text := b.get("front", "/metrics")
+			return strings.Contains(text, `dynamo_disagg_requests_total{path="`+path+`"} 1`+"\n")
+		}
+		p := b.start("w1", role(engine.RolePrefill))
+		b.start("front", nil)
+		b.awaitModels("front", "m")
+		prompt := strings.Repeat("some words ", 9) // a token a byte
+		want, _ := b.greedy("front", prompt, 20)
+		if !served("prefill_only") {
+			t.Error("the prefill worker alone did not serve the request")
+		}
+		b.start("w2", role(engine.RoleDecode))
+		b.awaitState("front", "w2", "ready")
+		began := time.Now()
+		got, cached := b.greedy("front", prompt, 20)
+		n := time.Duration(len(prompt))
+		if took := time.Since(began); got != want || took < n*10*time.Millisecond || took > n*10*time.Millisecond+200*time.Millisecond {
+			t.Errorf("got %q after %v, want %q after %v for the transfer and little more", got, took, want, n*10*time.Millisecond)
+		}
+		if cached != len(prompt)/4*4 && cached != len(prompt)/4*4-4 || !served("handover") {
+			t.Errorf("%d tokens were found where the prompt was computed before", cached)
+		}
+		p.kill()
+		b.until("the prefill worker is missed", func() bool { return !strings.HasPrefix(b.health("front")["w1"].State, "ready") })
+		began = time.Now()
+		if got, _ := b.greedy("front", prompt+"!", 20); got == want || time.Since(began) > 200*time.Millisecond || !served("decode_only") {
+			t.Errorf("without the prefill worker: after %v", time.Since(began))
+		}
+	})
+}
+
+func TestStagger(t *testing.T) {
+	for _, c := range []struct {
+		stagger time.Duration
+		count   int
+		want    time.Duration
+	}{
+		{0, 500, 0}, {time.Second, 2, time.Second}, {-1, 32, 0}, {-time.Second, 33, 100 * time.Millisecond}, {-1, 128, 100 * time.Millisecond}, {-1, 129, 200 * time.Millisecond},
+	} {
+		w := WorkerConfig{Stagger: c.stagger, Count: c.count}
+		if got := w.stagger(); got != c.want {
+			t.Errorf("%v for %d workers: got %v, want %v", c.stagger, c.count, got, c.want)
+		}
+	}
+	c := newCluster(t, nil)
+	folder := tinyModel(t, nil)
+	const count, stagger = 3, 50 * time.Millisecond
+	w := c.start(RoleWorker, func(n *Config) {
+		mocked(nil)(n)
+		n.Worker.Count, n.Worker.ID, n.Worker.Stagger, n.ModelPath = count, 100, stagger, folder
+	})
+	for i := range dynamo.WorkerID(count - 1) {
+		// A worker may take its time; later is right, earlier is not.
+		if gap := c.instance(101 + i).Started.Sub(c.instance(100).Started); gap < time.Duration(i+1)*stagger-stagger/2 {
+			t.Errorf("worker %d started %v after the first", i+1, gap)
+		}
+	}
+	w.end(t)
+}

@@ -1,0 +1,107 @@
+package node
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/dynamo-go/dynamo"
+	"github.com/dynamo-go/dynamo/router"
+	"github.com/dynamo-go/dynamo/router/placement"
+)
+
+// RoutingConfig says how a worker is chosen for a request.
+type RoutingConfig struct {
+	// Mode is the policy, a name that placement.ParsePolicy knows. Default kv.
+	// (--router-mode)
+	Mode string
+	// Params are the settings of those policies that have any. Default placement's.
+	Params placement.Params
+	// KVEvents has workers' KV events say what they hold; without, it is guessed for
+	// ApproximateTTL from what they were sent. Defaults true and 2 minutes.
+	// (--router-kv-events, --router-ttl-secs)
+	KVEvents       bool
+	ApproximateTTL time.Duration
+	// PredictTTL is how long a worker is expected to hold what it was sent, until its
+	// events say so. Default 5 s. (--router-predicted-ttl-secs)
+	PredictTTL time.Duration
+	// IndexBytes bounds the memory of the prefix index of a model. Default 1 GiB.
+	// (--router-index-bytes)
+	IndexBytes int64
+	// Queue is how many requests of a model wait for a worker. Default 1024.
+	// (--router-queue)
+	Queue int
+	// TenantHeader is the header that says which tenant a request is for, where its API
+	// key names none; empty: none does. (--trust-tenant-header)
+	TenantHeader string
+}
+
+// DefaultRoutingConfig returns the defaults.
+func DefaultRoutingConfig() RoutingConfig {
+	d := router.DefaultConfig()
+	return RoutingConfig{
+		Mode: d.Mode, Params: d.Params, KVEvents: true, ApproximateTTL: d.ApproximateTTL, PredictTTL: d.PredictTTL,
+		IndexBytes: d.IndexBytes, Queue: d.Queue,
+	}
+}
+
+// router is the configuration of a model's router.
+func (c *RoutingConfig) router() router.Config {
+	rc := router.DefaultConfig()
+	rc.Mode, rc.Params, rc.Approximate, rc.ApproximateTTL = c.Mode, c.Params, !c.KVEvents, c.ApproximateTTL
+	rc.PredictTTL, rc.IndexBytes, rc.Queue = c.PredictTTL, c.IndexBytes, c.Queue
+	return rc
+}
+
+// Validate reports all faults at once.
+func (c *RoutingConfig) Validate() error {
+	rc := c.router()
+	return rc.Validate()
+}
+
+// routers lists the routers of the models that are served, the first ones first.
+func (f *fleet) routers() (all []*router.Router) {
+	f.mu.Lock()
+	models := slices.Collect(maps.Values(f.mu.models))
+	f.mu.Unlock()
+	slices.SortFunc(models, func(a, b *servedModel) int { return cmp.Compare(a.name, b.name) })
+	for _, mod := range models {
+		all = append(all, mod.router)
+		if len(mod.prefill.Stats().Workers) > 0 {
+			all = append(all, mod.prefill)
+		}
+	}
+	return all
+}
+
+// explain says why a request went where it did; false: none of the routers knows.
+func explain(routers []*router.Router, id dynamo.RequestID) (any, bool) {
+	var found *router.Explanation
+	for _, r := range routers {
+		x, known := r.Explain(id)
+		switch {
+		case !known:
+		case found == nil:
+			found = &x
+		default:
+			found.Attempts = append(found.Attempts, x.Attempts...)
+		}
+	}
+	if found == nil {
+		return nil, false
+	}
+	slices.SortStableFunc(found.Attempts, func(a, b router.AttemptExplanation) int { return a.At.Compare(b.At) })
+	return found, true
+}
+
+// routerState is what GET /v1/router shows.
+func routerState(routers []*router.Router) any {
+	state := struct {
+		Routers []router.State `json:"routers"`
+	}{[]router.State{}}
+	for _, r := range routers {
+		state.Routers = append(state.Routers, r.State())
+	}
+	return state
+}

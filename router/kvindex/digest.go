@@ -1,0 +1,104 @@
+package kvindex
+
+import (
+	"math/bits"
+
+	"github.com/dynamo-go/dynamo"
+)
+
+// Digest stands for a set of blocks: two sets with equal digests are equal but by
+// a chance of 2^-64, in whatever order they came to be. Digests of disjoint sets
+// add up.
+type Digest struct {
+	Blocks int64
+	Sum    uint64 // wrapping, of each hash mixed
+}
+
+// digestOf is what a block adds to a digest.
+func digestOf(h uint64) uint64 {
+	z := h + golden
+	z = (z ^ z>>30) * 0xBF58476D1CE4E5B9
+	z = (z ^ z>>27) * 0x94D049BB133111EB
+	return z ^ z>>31
+}
+
+// Add adds the digest of another set, which has no block in common.
+func (d *Digest) Add(o Digest) { d.Blocks += o.Blocks; d.Sum += o.Sum }
+
+// Note adds a block.
+func (d *Digest) Note(h dynamo.BlockHash) { d.Blocks++; d.Sum += digestOf(uint64(h)) }
+
+// Digest is that of all blocks a source holds in a tier, without those expected.
+func (x *Index) Digest(s Source, t dynamo.Tier) Digest {
+	src := x.source(s)
+	if src == nil || int(t) >= tiers || src.lanes[t] == 0 {
+		return Digest{}
+	}
+	l := &x.lanes.all[src.lanes[t]]
+	return Digest{l.blocks, l.digest}
+}
+
+// Ranges divides the hashes from first to last into len(dst) ranges of equal size
+// (the last one has what is left over) and sets dst to the digests of the blocks in
+// each that the source holds in the tier. Two who compare them find in which ranges
+// they differ, and ask for parts of those.
+func (x *Index) Ranges(s Source, t dynamo.Tier, first, last dynamo.BlockHash, dst []Digest) {
+	clear(dst)
+	if last < first || len(dst) == 0 {
+		return
+	}
+	width := RangeWidth(first, last, len(dst))
+	x.each(s, t, func(h uint64) {
+		if h >= uint64(first) && h <= uint64(last) {
+			i := min((h-uint64(first))/width, uint64(len(dst)-1))
+			dst[i].Note(dynamo.BlockHash(h))
+		}
+	})
+}
+
+// RangeWidth is the number of hashes in each of n ranges from first to last but the
+// last one.
+func RangeWidth(first, last dynamo.BlockHash, n int) uint64 {
+	span := uint64(last - first)
+	if n <= 1 {
+		return max(span, 1)
+	}
+	w := span / uint64(n)
+	if span%uint64(n) == uint64(n-1) { // (span+1)/n without overflow
+		w++
+	}
+	return max(w, 1)
+}
+
+// List appends the hashes from first to last of the blocks that a source holds in
+// a tier, in no order.
+func (x *Index) List(s Source, t dynamo.Tier, first, last dynamo.BlockHash, dst []dynamo.BlockHash) []dynamo.BlockHash {
+	x.each(s, t, func(h uint64) {
+		if h >= uint64(first) && h <= uint64(last) {
+			dst = append(dst, dynamo.BlockHash(h))
+		}
+	})
+	return dst
+}
+
+// each calls f with the hash of every block that a source holds in a tier. It looks
+// at all runs, of which there are about as many as blocks by forty.
+func (x *Index) each(s Source, t dynamo.Tier, f func(h uint64)) {
+	src := x.source(s)
+	if src == nil || int(t) >= tiers || src.lanes[t] == 0 {
+		return
+	}
+	for id := uint32(1); id < x.runs.next; id++ {
+		r := x.runs.at(id)
+		if r.len() == 0 {
+			continue
+		}
+		m := x.mask(r, src.lanes[t])
+		if m == nil {
+			continue
+		}
+		for set := m.Load(); set != 0; set &= set - 1 {
+			f(x.hash(r, bits.TrailingZeros64(set)))
+		}
+	}
+}

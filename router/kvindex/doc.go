@@ -1,0 +1,3 @@
+// Package kvindex answers which workers hold how much of a sequence in their KV
+// caches.
+package kvindex

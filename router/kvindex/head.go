@@ -1,0 +1,109 @@
+package kvindex
+
+import (
+	"math/bits"
+	"sync/atomic"
+)
+
+// heads finds a run by the hash of its first block. Lookups read it while the
+// writer changes it: a slot is one word, 32 bits of the mixed hash and the run,
+// and the run's own hashes decide. A table that grows is another table.
+type heads struct {
+	slots atomic.Pointer[[]atomic.Uint64]
+	n     int // runs
+	gone  int // slots of runs that are gone, which do not end a search
+}
+
+const (
+	minHeads  = 64
+	goneSlot  = 1 // no run is 0, so no entry has this value
+	headsLoad = 0.7
+)
+
+func (t *heads) init() {
+	s := make([]atomic.Uint64, minHeads)
+	t.slots.Store(&s)
+	t.n, t.gone = 0, 0
+}
+
+// headTag is the part of a mixed hash that heads keeps; it is never 0.
+func headTag(mixed uint64) uint32 { return uint32(mixed>>32) | 1 }
+
+func headHome(tag uint32, slots int) int {
+	return int(tag >> (33 - bits.Len32(uint32(slots))))
+}
+
+// reserveHead makes sure that one more run fits.
+func (x *Index) reserveHead() bool {
+	t := &x.heads
+	old := *t.slots.Load()
+	if float64(t.n+t.gone+1) <= headsLoad*float64(len(old)) {
+		return true
+	}
+	size := len(old)
+	for float64(t.n+1) > headsLoad/2*float64(size) {
+		size *= 2
+	}
+	if !x.budget.take(int64(size-len(old)) * 8) {
+		if size = len(old); t.gone*8 < size { // else a new table is worth it even so
+			return t.n+t.gone+2 < size
+		}
+	}
+	fresh := make([]atomic.Uint64, size)
+	for i := range old {
+		if w := old[i].Load(); w>>32 != 0 {
+			j := headHome(uint32(w>>32), size)
+			for fresh[j].Load() != 0 {
+				j = (j + 1) % size
+			}
+			fresh[j].Store(w)
+		}
+	}
+	t.slots.Store(&fresh)
+	t.gone = 0
+	return true
+}
+
+// insertHead publishes a run, after reserveHead.
+func (x *Index) insertHead(mixed uint64, id uint32) {
+	slots := *x.heads.slots.Load()
+	tag := headTag(mixed)
+	i := headHome(tag, len(slots))
+	for {
+		w := slots[i].Load()
+		if w>>32 == 0 {
+			if w == goneSlot {
+				x.heads.gone--
+			}
+			break
+		}
+		i = (i + 1) % len(slots)
+	}
+	slots[i].Store(uint64(tag)<<32 | uint64(id))
+	x.heads.n++
+}
+
+// dropHead hides a run from lookups that begin after it.
+func (x *Index) dropHead(mixed uint64, id uint32) {
+	slots := *x.heads.slots.Load()
+	tag := headTag(mixed)
+	want := uint64(tag)<<32 | uint64(id)
+	i := headHome(tag, len(slots))
+	for {
+		w := slots[i].Load()
+		if w == want {
+			break
+		}
+		if w == 0 {
+			panic("BUG: kvindex: a run is not among the heads")
+		}
+		i = (i + 1) % len(slots)
+	}
+	x.heads.n--
+	if slots[(i+1)%len(slots)].Load() == 0 {
+		slots[i].Store(0)
+		return
+	}
+	slots[i].Store(goneSlot)
+	x.heads.gone++
+}

@@ -1,0 +1,44 @@
+package kvindex
+
+import "time"
+
+// The limits of this package, and what happens at each.
+const (
+	// MinBytes and MaxBytes bound Config.MaxBytes; others are refused.
+	MinBytes = 4 << 20
+	MaxBytes = 1 << 37
+	// MinExpectStep is the finest accuracy of expectations; finer ones are refused.
+	MinExpectStep = time.Millisecond
+	// MaxSources bounds the sources attached at once; Attach returns NoSource then.
+	MaxSources = 1 << 17
+	// maxLanes bounds the tiers of sources that hold blocks, with those that ended
+	// and were not swept yet; what is stored beyond is dropped.
+	maxLanes = 1 << 20
+	// reuseAfter is the number of detached sources that are kept before the first of
+	// them is used again, so that a handle someone still holds by mistake most likely
+	// names nobody.
+	reuseAfter = 64
+
+	// maxExpectations bounds the ends at which a source's expectations may be; others
+	// are moved to the next of them.
+	maxExpectations = 64
+
+	// MaxPending bounds the blocks of a source that wait for their parent
+	// (StoreLocal). The oldest are dropped, which makes the source approximate.
+	MaxPending = 1 << 14
+
+	// sweepRuns and sweepBlocks bound what a write does to clean up behind sources
+	// that are gone.
+	sweepRuns   = 16
+	sweepBlocks = 64
+	// evictSample is the number of runs from which eviction chooses one.
+	evictSample = 8
+	// evictTries bounds the runs evicted for the sake of one block.
+	evictTries = 64
+	// spareUnits is the memory kept free of held blocks when the budget is used up, in
+	// units of 64 bytes, for what must wait until lookups have ended.
+	spareUnits = 256
+
+	sourceBytes = 160 // of a source's bookkeeping, about
+	laneBytes   = 52  // of a lane's
+)

@@ -1,0 +1,154 @@
+package router
+
+import (
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/dynamo-go/dynamo"
+	"github.com/dynamo-go/dynamo/obs"
+	"github.com/dynamo-go/dynamo/plane/event"
+	"github.com/dynamo-go/dynamo/router/placement"
+)
+
+// hits count the prompts of requests that have ended, in tokens: how long they were,
+// how much of them the workers say they held, and how much they were thought to hold.
+type hits struct{ prompt, cached, predicted uint64 }
+
+func (h *hits) add(c *call) {
+	h.prompt += uint64(c.load.Prompt)
+	h.cached += uint64(c.cached)
+	h.predicted += uint64(c.held)
+}
+
+// ApplyKV takes in what a worker says of its KV cache, in the order it says it; the
+// calls for one worker come one at a time. An error says that what is known of it
+// cannot be trusted, and is to be begun anew with a Reset.
+func (r *Router) ApplyKV(id dynamo.WorkerID, epoch uint64, d event.Delivery) error {
+	return r.prefixes.apply(placement.Key{ID: id, Epoch: epoch}, d)
+}
+
+// UsesKV reports whether ApplyKV is of use.
+func (r *Router) UsesKV() bool { return r.params.Policy.UsesOverlap() && !r.config.Approximate }
+
+// override takes in what the request says of its own routing.
+func (c *call) override() error {
+	g := c.q.Routing
+	if g == nil {
+		return nil
+	}
+	o := &g.Overrides
+	if o.Policy != "" {
+		policy, known := placement.ParsePolicy(o.Policy)
+		if !known {
+			return &dynamo.Error{Kind: dynamo.KindInvalid, Message: fmt.Sprintf("router_config_override: %q is no policy; there are %s", o.Policy, strings.Join(placement.Policies(), ", "))}
+		}
+		c.params.Policy = policy
+	}
+	for _, f := range []struct {
+		to   *float64
+		from *float64
+	}{{&c.params.Reference.OverlapCredit, o.OverlapCredit}, {&c.params.Reference.PrefillScale, o.PrefillLoadScale}, {&c.params.Reference.Temperature, o.Temperature}} {
+		if f.from != nil {
+			*f.to = *f.from
+		}
+	}
+	if err := c.params.Validate(); err != nil {
+		return &dynamo.Error{Kind: dynamo.KindInvalid, Message: "router_config_override: " + err.Error()}
+	}
+	return nil
+}
+
+// route says in q what the request asks of its worker.
+func (c *call) route(q *placement.Request) {
+	g := c.q.Routing
+	q.Pin.ID = g.Worker
+	if g.Rank != nil && g.Worker != 0 {
+		q.Pin.Rank, q.Pin.HasRank = int32(*g.Rank), true
+	}
+	if g.Session != "" {
+		q.Session = placement.Hash(g.Tenant + "\x00" + g.Session)
+	}
+	q.Required = g.RequiredLabels
+	for _, p := range g.PreferredLabels {
+		q.Preferred = append(q.Preferred, placement.Preference{Label: p.Label, Weight: p.Weight})
+	}
+}
+
+// expectedLocked is how long the answer to q is taken to be, in tokens: as long as its client
+// says or as others were, and no longer than it may be.
+func (r *Router) expectedLocked(q *dynamo.Request) int {
+	n := 0
+	if q.Routing != nil {
+		n = q.Routing.ExpectedOutput
+	}
+	if n == 0 {
+		n = int(r.mu.output.mean())
+	}
+	if most := q.MaxTokens - len(q.Resume); n == 0 || n > most {
+		n = min(most, unknownOutput)
+	}
+	return max(n, 1)
+}
+
+// length is a mean of the lengths of answers, in which older ones count less and less.
+type length struct{ sum, weight float64 }
+
+func (l *length) add(n int) {
+	const keep = 0.99
+	l.sum, l.weight = l.sum*keep+float64(n), l.weight*keep+1
+}
+
+func (l *length) mean() float64 {
+	if l.weight == 0 {
+		return 0
+	}
+	return l.sum / l.weight
+}
+
+// started notes that the first token has come.
+func (r *Router) started(c *call, b booking, chunk *dynamo.Chunk) {
+	now := time.Now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if c.cached < 0 {
+		observed := now.Sub(c.dispatch)
+		if e := r.mu.journal.at(b.decision); e != nil {
+			e.first = observed
+		}
+		if c.predicted > 0 {
+			b.m.ttft.add(milliseconds(observed), c.predicted)
+		}
+	}
+	if chunk.Finish != dynamo.FinishNone && chunk.Usage.Completion > 0 {
+		r.mu.output.add(chunk.Usage.Completion)
+	}
+	c.cached = max(c.cached, chunk.Cached, chunk.Usage.Cached, 0)
+	if b.m.index >= 0 {
+		r.mu.candidates[b.m.index].Started(&c.load, now)
+	}
+}
+
+// grown notes that an answer has grown by n tokens.
+func (r *Router) grown(c *call, b booking, n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if b.m.index >= 0 {
+		r.mu.candidates[b.m.index].Grown(&c.load, n)
+	}
+}
+
+// expect tells the index what the worker that c is booked at will hold.
+func (r *Router) expect(c *call, b booking) {
+	if c.look == nil {
+		return
+	}
+	ttl := r.config.PredictTTL
+	if r.config.Approximate {
+		ttl = r.config.ApproximateTTL
+	}
+	if ttl > 0 && r.prefixes.expect(b.m, c.look, c.dispatch, ttl, r.config.ApproximateTTL) {
+		r.log.Warn("a worker sends no KV events; what it holds is guessed from what it was sent", slog.String(obs.KeyWorker, b.m.ID.String()))
+	}
+}

@@ -1,0 +1,155 @@
+package sim
+
+import (
+	"errors"
+	"fmt"
+	"iter"
+	"time"
+
+	"github.com/dynamo-go/dynamo/bench/trace"
+	"github.com/dynamo-go/dynamo/engine/sched"
+	"github.com/dynamo-go/dynamo/perfmodel"
+	"github.com/dynamo-go/dynamo/router/placement"
+)
+
+// Group is a number of equal workers.
+type Group struct {
+	// Name is the machine's, for reports.
+	Name  string
+	Count int
+	// Model says how long a step takes. Nil: perfmodel.Polynomial for this KV cache.
+	Model perfmodel.Model
+	// Blocks is the number of KV blocks, of Config.BlockSize tokens. Default 16384.
+	Blocks int
+	// StepTokens bounds the tokens of a step, MaxRunning the requests in a batch,
+	// MaxQueue those that wait. Defaults 8192, 256 and 1024.
+	StepTokens, MaxRunning, MaxQueue int
+}
+
+// DefaultGroup is one worker as the mocker's defaults have it.
+func DefaultGroup() Group {
+	return Group{Name: "mocker", Count: 1, Blocks: 16384, StepTokens: 8192, MaxRunning: 256, MaxQueue: 1024}
+}
+
+// Config says what is simulated.
+type Config struct {
+	// Trace gives the requests, in the order of their times.
+	Trace iter.Seq2[trace.Request, error]
+	// Requests ends the trace after so many, 0 does not. Speedup divides its times and
+	// the delays within its sessions. Defaults 0 and 1.
+	Requests int
+	Speedup  float64
+	// Fleet are the workers. No default.
+	Fleet []Group
+	// BlockSize is the number of tokens in a KV block; a trace's blocks are made into
+	// such. ContextLength is the longest sequence, in tokens; 0 leaves it to the KV
+	// caches. Defaults 64 and 0.
+	BlockSize, ContextLength int
+	// Policy chooses the worker. Default kv.
+	Policy placement.Params
+	// Uncalibrated leaves the policy without the workers' performance models, as a
+	// router is that has seen no step yet. Default false.
+	Uncalibrated bool
+	// PredictTTL is how long a worker is expected to hold what it has been sent, until
+	// its events say so; 0 is not at all. Default 5 s, as the router's.
+	PredictTTL time.Duration
+	// Approximate lets the index know nothing but what workers have been sent, for
+	// ApproximateTTL after each. Defaults false and 2 minutes.
+	Approximate    bool
+	ApproximateTTL time.Duration
+	// Seed makes the draws of policies and tells equal costs apart.
+	Seed uint64
+
+	// Queue is how many requests wait while no worker can take one, Wait how long;
+	// more and longer ones are refused. Defaults 1024 and 10 s, as the router's.
+	Queue int
+	Wait  time.Duration
+	// Ingress, Dispatch, Return and EventDelay are the delays that the package comment
+	// names. Defaults 400 µs, 200 µs, 200 µs and 1 ms: what processes on one machine
+	// take.
+	Ingress, Dispatch, Return, EventDelay time.Duration
+
+	// Stepwise makes each step an event of its own. Default false.
+	Stepwise bool
+	// Check checks all invariants as it goes. Default false.
+	Check bool
+	// Records keeps a record of each request. Default false.
+	Records bool
+	// Goodput are the targets an answer has to keep: ttft, itl, e2e.
+	Goodput map[string]time.Duration
+}
+
+// DefaultConfig returns the defaults.
+func DefaultConfig() Config {
+	return Config{
+		Speedup: 1, BlockSize: 64, Policy: placement.DefaultParams(placement.KV), Seed: 1, Queue: 1024, Wait: 10 * time.Second,
+		PredictTTL: 5 * time.Second, ApproximateTTL: 2 * time.Minute,
+		Ingress: 400 * time.Microsecond, Dispatch: 200 * time.Microsecond, Return: 200 * time.Microsecond, EventDelay: time.Millisecond,
+	}
+}
+
+// Validate reports all faults at once.
+func (c *Config) Validate() error {
+	var faults []error
+	fault := func(bad bool, format string, args ...any) {
+		if bad {
+			faults = append(faults, fmt.Errorf(format, args...))
+		}
+	}
+	fault(c.Trace == nil, "the trace is missing")
+	fault(c.Requests < 0, "--requests is %d; it must be 0 (all of the trace) or more", c.Requests)
+	fault(!(c.Speedup > 0 && c.Speedup <= 1e6), "--speedup is %v; it must be above 0 and at most a million", c.Speedup)
+	fault(c.ContextLength < 0, "--context-length is %d; it must be 0 (as long as the KV cache) or more", c.ContextLength)
+	fault(c.Queue < 0, "--queue is %d; it must be 0 or more", c.Queue)
+	fault(c.Wait < 0, "--worker-wait is %v; it must be 0 or more", c.Wait)
+	for _, d := range []struct {
+		flag string
+		time.Duration
+	}{{"--ingress", c.Ingress}, {"--dispatch", c.Dispatch}, {"--return", c.Return}, {"--event-delay", c.EventDelay}} {
+		fault(d.Duration < 0 || d.Duration > maxDelay, "%s is %v; it must be within 0 and %v", d.flag, d.Duration, maxDelay)
+	}
+	fault(c.PredictTTL < 0, "--router-predicted-ttl-secs is %v; it must be 0 (off) or more", c.PredictTTL)
+	fault(c.ApproximateTTL <= 0, "--router-ttl-secs is %v; it must be more than 0", c.ApproximateTTL)
+	for name, d := range c.Goodput {
+		fault(name != "ttft" && name != "itl" && name != "e2e", "%q is no goodput target; there are ttft, itl and e2e", name)
+		fault(d <= 0, "--%s is %v; it must be above 0", name, d)
+	}
+	if err := c.Policy.Validate(); err != nil {
+		faults = append(faults, err)
+	}
+	workers := 0
+	for i := range c.Fleet {
+		g := &c.Fleet[i]
+		fault(g.Count < 1, "--fleet: %d workers of %s; there must be 1 or more", g.Count, g.Name)
+		workers += max(g.Count, 0)
+		if err := c.scheduler(g).Validate(); err != nil {
+			faults = append(faults, fmt.Errorf("the workers %s: %w", g.Name, err))
+		}
+	}
+	fault(workers < 1 || workers > MaxWorkers, "the fleet has %d workers; it must have 1 to %d", workers, MaxWorkers)
+	return errors.Join(faults...)
+}
+
+// scheduler is the configuration of the schedulers of a group.
+func (c *Config) scheduler(g *Group) sched.Config {
+	s := sched.DefaultConfig()
+	s.BlockSize, s.Blocks, s.HashOnly = c.BlockSize, g.Blocks, true
+	s.MaxContext = g.Blocks * c.BlockSize
+	if c.ContextLength > 0 {
+		s.MaxContext = min(c.ContextLength, s.MaxContext)
+	}
+	s.StepTokens, s.MaxRunning, s.MaxWaiting = g.StepTokens, g.MaxRunning, g.MaxQueue
+	s.Events = c.events()
+	return s
+}
+
+// events reports whether workers tell of their blocks.
+func (c *Config) events() bool { return !c.Approximate && (c.Policy.Policy.UsesOverlap() || c.Check) }
+
+// model is the group's model of time.
+func (c *Config) model(g *Group) perfmodel.Model {
+	if g.Model != nil {
+		return g.Model
+	}
+	return &perfmodel.Polynomial{KVCapacityTokens: g.Blocks * c.BlockSize}
+}

@@ -1,0 +1,34 @@
+package sim
+
+import "time"
+
+// The limits of this package, and what happens at each.
+const (
+	// MaxWorkers bounds a fleet; a Config with more is refused.
+	MaxWorkers = 1 << 16
+	// maxAhead bounds the requests of a trace with sessions that are held before they
+	// are due; later ones are read when these have become due.
+	maxAhead = 1 << 14
+	// maxSessions is how many sessions are remembered before those that have ended
+	// are forgotten.
+	maxSessions = 1 << 16
+	// maxSeconds bounds the series of a Result; what comes later is not in it.
+	maxSeconds = 24 * 3600
+	// maxSecondSamples bounds the samples of a second's percentiles; further ones are
+	// left out of those.
+	maxSecondSamples = 1 << 14
+	// maxDelay bounds each of a Config's delays; a longer one is refused.
+	maxDelay = time.Minute
+	// maxStep bounds the time of one step; a longer one is cut to it.
+	maxStep = 10 * time.Minute
+	// maxRefusals is after how many workers' refusals a request fails.
+	maxRefusals = 8
+	// expireEvery is how often expectations are ended whose time has come.
+	expireEvery = time.Second
+	// reuseWeight is what one request counts in a worker's share of prompt tokens found
+	// in its cache.
+	reuseWeight = 1.0 / 64
+	// checkEvery is, with Config.Check, after how many steps of a worker all of its
+	// blocks are looked at.
+	checkEvery = 64
+)

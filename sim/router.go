@@ -1,0 +1,273 @@
+package sim
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/dynamo-go/dynamo"
+	"github.com/dynamo-go/dynamo/perfmodel"
+	"github.com/dynamo-go/dynamo/router/kvindex"
+	"github.com/dynamo-go/dynamo/router/placement"
+)
+
+// route is where a request goes.
+type route struct {
+	booking  placement.Booking
+	excluded []placement.Key // workers that refused it
+	queued   bool            // it waits for a worker
+	expiring bool            // its kindExpire is to come
+}
+
+// router is the router's shell under the virtual clock: it books, asks kvindex and
+// placement, and lets requests wait in turn while no worker can take one.
+type router struct {
+	sim        *simulation
+	params     placement.Params
+	overlaps   bool // the policy asks who holds what
+	candidates []placement.Candidate
+	scores     []placement.Score
+	index      *kvindex.Index
+	sources    []kvindex.Source // of each worker
+	workers    []int32          // of each source
+	hits       []kvindex.Overlap
+	held       []placement.Overlap
+	decisions  uint64
+	waiting    []*request // in the order they came; those before first are gone
+	first      int
+	queued     int
+	expired    int64 // when expectations were ended last
+}
+
+func newRouter(s *simulation) (*router, error) {
+	r := &router{sim: s, params: s.config.Policy, overlaps: s.config.Policy.Policy.UsesOverlap()}
+	if r.overlaps || s.config.events() {
+		c := kvindex.DefaultConfig()
+		c.MaxBytes = indexBytes(&s.config)
+		index, err := kvindex.New(c)
+		if err != nil {
+			return nil, fmt.Errorf("make the index: %w", err)
+		}
+		r.index = index
+	}
+	return r, nil
+}
+
+// indexBytes is enough for all blocks of the fleet.
+func indexBytes(c *Config) int64 {
+	blocks := 0
+	for i := range c.Fleet {
+		blocks += c.Fleet[i].Count * c.Fleet[i].Blocks
+	}
+	return min(kvindex.MaxBytes, max(kvindex.DefaultConfig().MaxBytes, 64*int64(blocks)))
+}
+
+// join makes a worker known.
+func (r *router) join(w *worker) {
+	g, c := w.group, &r.sim.config
+	key := placement.Key{ID: dynamo.WorkerID(w.number + 1), Epoch: 1}
+	cand := placement.Candidate{
+		Key: key, State: placement.Up, MaxRunning: g.MaxRunning, MaxQueue: g.MaxQueue,
+		StepTokens: g.StepTokens, KVCapacity: g.Blocks * c.BlockSize,
+	}
+	if !c.Uncalibrated {
+		cand.Model = r.sim.fitted(g)
+	}
+	r.candidates = append(r.candidates, cand)
+	if r.index == nil {
+		return
+	}
+	id := r.index.Attach(kvindex.Worker{ID: key.ID, Epoch: key.Epoch})
+	r.sources = append(r.sources, id)
+	for len(r.workers) <= int(id) {
+		r.workers = append(r.workers, -1)
+	}
+	r.workers[id] = int32(w.number)
+}
+
+// arrive takes a request in: it is placed, or waits, or is refused.
+func (r *router) arrive(q *request) {
+	s := r.sim
+	if r.queued == 0 && r.place(q) {
+		return
+	}
+	if r.queued >= s.config.Queue {
+		r.refuse(q)
+		return
+	}
+	q.queued, q.expiring = true, true
+	r.queued++
+	r.waiting = append(r.waiting, q)
+	s.at(event{at: s.now + int64(s.config.Wait), kind: kindExpire, number: uint64(q.number), r: q})
+}
+
+// refuse ends a request that finds no worker.
+func (r *router) refuse(q *request) {
+	q.err = &dynamo.Error{Kind: dynamo.KindExhausted, Code: "overloaded", Message: "every worker is full, and so is the queue or the time to wait in it over"}
+	r.sim.at(event{at: r.sim.now + r.sim.back, kind: kindEnded, number: uint64(q.number), r: q})
+}
+
+// expire refuses a request that has waited too long.
+func (r *router) expire(q *request) {
+	q.expiring = false
+	if q.queued {
+		q.queued = false
+		r.queued--
+		r.refuse(q)
+	}
+}
+
+// wake places those that wait, as far as there is room.
+func (r *router) wake() {
+	for r.queued > 0 {
+		q := r.waiting[r.first]
+		if q != nil && q.queued {
+			if !r.place(q) {
+				return
+			}
+			q.queued = false
+			r.queued--
+		}
+		r.waiting[r.first] = nil
+		r.first++
+	}
+	r.waiting, r.first = r.waiting[:0], 0
+}
+
+// place books q at the best worker and sends it there. It reports false when none
+// can take it.
+func (r *router) place(q *request) bool {
+	s := r.sim
+	d := placement.Decide(r.params, r.request(q), r.candidates, r.scores)
+	r.scores = d.Scores
+	if d.Winner == placement.None {
+		return false
+	}
+	cached := 0
+	for i := range r.held {
+		if int(r.held[i].Candidate) == d.Winner {
+			cached = min(int(r.held[i].Blocks[dynamo.TierDevice])*s.config.BlockSize, q.Input-1)
+		}
+	}
+	r.decisions++
+	c := &r.candidates[d.Winner]
+	c.Turn = r.decisions
+	q.booking = placement.Booking{Tokens: q.Input + q.wanted, Prompt: q.Input, New: q.Input - cached}
+	c.Book(&q.booking, s.moment())
+	q.worker = s.workers[d.Winner]
+	r.expect(q)
+	s.at(event{at: s.now + int64(s.config.Dispatch), kind: kindDeliver, number: uint64(q.number), r: q})
+	return true
+}
+
+// expect tells the index what the worker that q is sent to will hold.
+func (r *router) expect(q *request) {
+	c := &r.sim.config
+	ttl := c.PredictTTL
+	if c.Approximate {
+		ttl = c.ApproximateTTL
+	}
+	if r.overlaps && ttl > 0 {
+		r.index.Expect(r.sources[q.worker.number], q.hashes, r.sim.moment().Add(ttl))
+	}
+}
+
+// request is what placement is told of q.
+func (r *router) request(q *request) placement.Request {
+	s := r.sim
+	p := placement.Request{
+		Seed: mix(s.config.Seed ^ mix(uint64(q.number)<<8^uint64(len(q.excluded)))), Now: s.moment(), Excluded: q.excluded,
+		Tokens: q.Input, BlockSize: s.config.BlockSize,
+	}
+	if r.params.Policy == placement.Session {
+		p.Session = placement.Hash(q.Session)
+	}
+	r.held = r.held[:0]
+	if r.overlaps {
+		if s.now-r.expired >= int64(expireEvery) {
+			r.expired = s.now
+			r.index.Expire(p.Now)
+		}
+		r.hits = r.index.Find(q.hashes, r.hits[:0])
+		for i := range r.hits {
+			r.held = append(r.held, placement.Overlap{Candidate: r.workers[r.hits[i].Source], Blocks: r.hits[i].Blocks})
+		}
+		p.Overlaps = r.held
+	}
+	return p
+}
+
+// started takes in that the first token of q has come.
+func (r *router) started(q *request) {
+	c := &r.candidates[q.worker.number]
+	c.Started(&q.booking, r.sim.moment())
+	c.Reuse += (float64(q.cached)/float64(q.Input) - c.Reuse) * reuseWeight
+}
+
+// grown takes in that the answer to q has filled a block.
+func (r *router) grown(q *request) {
+	r.candidates[q.worker.number].Grown(&q.booking, r.sim.config.BlockSize)
+}
+
+// release takes q, which has ended, off its worker's load.
+func (r *router) release(q *request) {
+	if q.worker == nil {
+		return
+	}
+	c := &r.candidates[q.worker.number]
+	c.Release(&q.booking, r.sim.moment())
+	if c.Booked < 0 || c.BookedTokens < 0 {
+		r.sim.broken("I1: the bookings at worker %d are %d with %d tokens", q.worker.number, c.Booked, c.BookedTokens)
+	}
+	r.wake()
+}
+
+// retry places a request anew that its worker refused for being full; others fail.
+func (r *router) retry(q *request) bool {
+	if dynamo.KindOf(q.err) != dynamo.KindExhausted || q.worker == nil || len(q.excluded) >= maxRefusals {
+		return false
+	}
+	q.excluded = append(q.excluded, r.candidates[q.worker.number].Key)
+	r.candidates[q.worker.number].Release(&q.booking, r.sim.moment())
+	q.err, q.worker = nil, nil
+	r.arrive(q)
+	return true
+}
+
+// fitted is a group's model of time as placement takes it: itself, or the closed form
+// nearest to it.
+func (s *simulation) fitted(g *Group) perfmodel.ClosedForm {
+	m := s.config.model(g)
+	if closed, ok := m.(*perfmodel.ClosedForm); ok {
+		return *closed
+	}
+	var steps []perfmodel.Observation
+	observe := func(b perfmodel.Batch) {
+		steps = append(steps, perfmodel.Observation{Batch: b, Seconds: m.StepSeconds(&b)})
+	}
+	for _, n := range []int{16, 64, 256, 1024, 4096, g.StepTokens} {
+		for _, context := range []int{0, 1024, 8192} {
+			observe(perfmodel.Batch{Chunks: []perfmodel.Chunk{{New: n, Context: context}}})
+		}
+	}
+	for n := 1; n <= g.MaxRunning; n *= 2 {
+		for _, context := range []int{128, 1024, 8192} {
+			observe(perfmodel.Batch{Decodes: n, KVTokens: min(n*context, g.Blocks*s.config.BlockSize)})
+		}
+	}
+	fit, err := perfmodel.Fit(steps)
+	if err != nil {
+		return perfmodel.ClosedForm{}
+	}
+	return fit.Model
+}
+
+// moment is the virtual time as packages take it that are told the time.
+func (s *simulation) moment() time.Time { return epoch.Add(time.Duration(s.now)) }
+
+// mix is the finalizer of SplitMix64.
+func mix(x uint64) uint64 {
+	x += 0x9e3779b97f4a7c15
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
+}

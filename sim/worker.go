@@ -1,0 +1,297 @@
+package sim
+
+import (
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/dynamo-go/dynamo"
+	"github.com/dynamo-go/dynamo/bench/trace"
+	"github.com/dynamo-go/dynamo/engine/sched"
+	"github.com/dynamo-go/dynamo/perfmodel"
+	"github.com/dynamo-go/dynamo/tokens"
+)
+
+// request is one request of the trace on its way.
+type request struct {
+	trace.Request
+	number int
+	due    int64 // when it is sent
+	waits  int   // requests it waits for
+	waited bool
+	after  int64 // the latest end of those that it waited for
+	turn   *turn // nil if nobody waits for it
+
+	blocks []tokens.Block
+	hashes []dynamo.BlockHash
+	route
+	worker *worker
+
+	wanted, made, cached int
+	first, last          int64 // when the first and the last token were made
+	err                  error
+}
+
+// worker is an engine under the virtual clock: the loop of engine/loop as a state
+// machine.
+type worker struct {
+	sim    *simulation
+	number int
+	group  *Group
+	model  perfmodel.Model
+	s      *sched.Scheduler
+
+	inbox   []*request
+	busy    bool   // a step, or a stretch, is under way
+	stamp   uint32 // of the event that ends it
+	begun   int64
+	batch   perfmodel.Batch
+	results []sched.Result
+	flight  *sched.Batch // nil in a stretch
+	ahead   int          // steps of the stretch that are under way
+	steps   int          // for Config.Check
+
+	pending []change // KV events on their way to the index; those before taken are there
+	taken   int
+	shadow  *shadow // nil without Config.Check
+}
+
+func newWorker(s *simulation, number int, g *Group) (*worker, error) {
+	scheduler, err := sched.New(s.config.scheduler(g))
+	if err != nil {
+		return nil, err
+	}
+	w := &worker{sim: s, number: number, group: g, model: s.config.model(g), s: scheduler}
+	if s.config.Check && s.config.events() {
+		w.shadow = &shadow{parent: map[dynamo.BlockHash]dynamo.BlockHash{}}
+	}
+	return w, nil
+}
+
+// deliver takes a request in. One under way computes until its step is over.
+func (w *worker) deliver(r *request) {
+	w.inbox = append(w.inbox, r)
+	switch {
+	case !w.busy:
+		w.turn()
+	case w.flight == nil:
+		w.cut()
+	}
+}
+
+// turn takes in what has come and begins a step, or a stretch of them. None is under
+// way.
+func (w *worker) turn() {
+	for _, r := range w.inbox {
+		w.submit(r)
+	}
+	clear(w.inbox)
+	w.inbox = w.inbox[:0]
+	if !w.sim.config.Stepwise && w.stretch() {
+		return
+	}
+	batch, actions := w.s.Next(w.sim.moment())
+	w.handle(actions)
+	if len(actions) > 0 {
+		w.publish()
+	}
+	w.busy, w.flight = batch != nil, batch
+	if batch == nil {
+		return
+	}
+	w.begun = w.sim.now
+	w.shape(batch)
+	w.until(w.begun + w.duration())
+}
+
+// submit gives a request to the scheduler, which may refuse it.
+func (w *worker) submit(r *request) {
+	err := w.s.Submit(sched.Request{
+		ID: sched.ID(r.number + 1), Ref: r, Length: r.Input, Blocks: r.blocks, Key: uint64(r.number+1) << 20, MaxTokens: r.wanted, Priority: r.Priority,
+	}, w.sim.moment())
+	if err != nil {
+		r.err = err
+		w.sim.at(event{at: w.sim.now + w.sim.back, kind: kindEnded, number: uint64(r.number), r: r})
+	}
+}
+
+// until makes the step under way end at a time.
+func (w *worker) until(at int64) {
+	w.stamp++
+	w.sim.at(event{at: at, kind: kindStep, stamp: w.stamp, number: uint64(w.number)})
+}
+
+// shape describes a batch to the model of time, as the mocker does.
+func (w *worker) shape(b *sched.Batch) {
+	m := &w.batch
+	m.Chunks, m.Decodes, m.KVTokens = m.Chunks[:0], 0, 0
+	for i := range b.Entries {
+		e := &b.Entries[i]
+		if e.Count == 1 && e.Sample && e.Output > 0 {
+			m.Decodes++
+			m.KVTokens += e.Start + 1
+			continue
+		}
+		m.Chunks = append(m.Chunks, perfmodel.Chunk{New: e.Count, Context: e.Start})
+	}
+}
+
+// duration is how long the batch takes, in nanoseconds.
+func (w *worker) duration() int64 {
+	return int64(math.Round(min(w.model.StepSeconds(&w.batch)*float64(time.Second), float64(maxStep))))
+}
+
+// stretch begins a stretch of steps, or its next part, and reports whether there is
+// one.
+func (w *worker) stretch() bool {
+	n, kv, ok := w.s.Stretch()
+	if !ok {
+		return false
+	}
+	m := &w.batch
+	m.Chunks, m.Decodes, m.KVTokens = m.Chunks[:0], n, kv
+	w.busy, w.flight = true, nil
+	w.hop()
+	return true
+}
+
+// hop sets out for the next step of the stretch that can be seen from outside. It
+// reports false when the stretch is over.
+func (w *worker) hop() bool {
+	w.ahead = w.s.Ahead()
+	if w.ahead == 0 {
+		return false
+	}
+	w.begun = w.sim.now
+	_, end := w.walk(w.ahead, math.MaxInt64)
+	w.until(end)
+	return true
+}
+
+// walk adds the times of steps of the stretch up, from the last that has been made,
+// until so many are done or one ends at or after a time.
+func (w *worker) walk(most int, until int64) (steps int, end int64) {
+	kv := w.batch.KVTokens
+	for end = w.begun; steps < most && (steps == 0 || end < until); steps++ {
+		end += w.duration()
+		w.batch.KVTokens += w.batch.Decodes
+	}
+	w.batch.KVTokens = kv
+	return steps, end
+}
+
+// cut ends the stretch at the end of the step that is under way.
+func (w *worker) cut() {
+	steps, end := w.walk(w.ahead, w.sim.now)
+	if steps < w.ahead {
+		w.ahead = steps
+		w.until(end)
+	}
+}
+
+// step is the end of a step or of a part of a stretch.
+func (w *worker) step() {
+	if w.flight == nil {
+		w.skip()
+		if len(w.inbox) > 0 || !w.hop() {
+			w.turn()
+		}
+		return
+	}
+	w.done()
+	w.turn()
+}
+
+// skip accounts for the steps that are over.
+func (w *worker) skip() {
+	s := w.sim
+	for _, ref := range w.s.Skip(w.ahead) {
+		s.router.grown(ref.(*request))
+	}
+	s.meter.made(w)
+	w.batch.KVTokens += w.ahead * w.batch.Decodes
+	w.count(w.ahead)
+	w.publish()
+}
+
+// done accounts for a step that is over.
+func (w *worker) done() {
+	s, b, size := w.sim, w.flight, w.sim.config.BlockSize
+	for len(w.results) < len(b.Entries) {
+		w.results = append(w.results, sched.Result{})
+	}
+	made := 0
+	for i := range b.Entries {
+		e := &b.Entries[i]
+		r := e.Ref.(*request)
+		if e.Sample {
+			made++
+			w.token(r, e.Output)
+		}
+		if e.Output > 0 && e.Count == 1 && (e.Start+1)%size == 0 {
+			s.router.grown(r)
+		}
+	}
+	s.meter.add(s.now, made)
+	w.flight = nil
+	w.handle(w.s.Done(w.results[:len(b.Entries)], s.moment()))
+	w.count(1)
+	w.publish()
+}
+
+// token notes output number n of r.
+func (w *worker) token(r *request, n int) {
+	s := w.sim
+	if n < r.made || s.config.Stepwise && n != r.made {
+		s.broken("I2: request %d has %d tokens, and %d comes next", r.number, r.made, n)
+	}
+	if r.made == 0 {
+		r.first = s.now
+		s.at(event{at: s.now + s.back, kind: kindStarted, number: uint64(r.number), r: r})
+	}
+	r.made, r.last = n+1, s.now
+}
+
+// handle acts on what the scheduler decided.
+func (w *worker) handle(actions []sched.Action) {
+	s := w.sim
+	for i := range actions {
+		a := &actions[i]
+		switch a.Kind {
+		case sched.Admitted:
+			if !a.Again {
+				a.Ref.(*request).cached = a.Cached
+			}
+		case sched.Preempted:
+			s.preemptions++
+		case sched.Ended:
+			r := a.Ref.(*request)
+			if a.Reason != sched.ReasonFinished || r.made != r.wanted {
+				s.broken("I1: request %d ended (%v) with %d tokens of %d", r.number, a.Reason, r.made, r.wanted)
+			}
+			s.at(event{at: s.now + s.back, kind: kindEnded, number: uint64(r.number), r: r})
+		}
+	}
+}
+
+// count counts steps, and looks at the whole worker now and then if that is wanted.
+func (w *worker) count(steps int) {
+	w.steps += steps
+	if w.sim.config.Check && w.steps >= checkEvery {
+		w.steps = 0
+		w.check()
+	}
+}
+
+func (w *worker) check() {
+	if err := w.s.Check(); err != nil {
+		w.sim.broken("worker %d: %v", w.number, err)
+	}
+}
+
+// broken ends the run: an invariant does not hold.
+func (s *simulation) broken(format string, args ...any) {
+	if s.fault == nil {
+		s.fault = fmt.Errorf("after %v: "+format, append([]any{time.Duration(s.now)}, args...)...)
+	}
+}
