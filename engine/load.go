@@ -9,6 +9,10 @@ type Load struct {
 	// KVBlocks is the size of the KV cache in blocks, KVUsed those that requests
 	// hold; both 0 for an engine without one.
 	KVBlocks, KVUsed int
+	// Detailed says that PrefillTokens is known: tokens of prompts that are still to be
+	// computed, of requests that wait and that run.
+	Detailed      bool
+	PrefillTokens int
 	// Steps counts batches computed since the engine began; two equal counts with
 	// Running above zero tell of an engine that is stuck.
 	Steps uint64

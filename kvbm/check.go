@@ -3,6 +3,8 @@ package kvbm
 import (
 	"errors"
 	"fmt"
+
+	"github.com/dynamo-go/dynamo"
 )
 
 // Check tells what is wrong with the pool (I4), or nil. It looks at every block
@@ -17,6 +19,16 @@ func (p *Pool) Check() error {
 		return fmt.Errorf("I4: %w", err)
 	}
 	return nil
+}
+
+// Registered appends the hashes of all that Match can find, in no order.
+func (p *Pool) Registered(dst []dynamo.BlockHash) []dynamo.BlockHash {
+	for _, s := range p.table.slots {
+		if s.entry != 0 {
+			dst = append(dst, p.entries[s.entry-1].hash)
+		}
+	}
+	return dst
 }
 
 // checkBlocks compares the counts and lists of states with the blocks.

@@ -22,6 +22,9 @@
 // the same root for a first block), compared. A hash alone never decides. Of two
 // different blocks with one hash only the first is registered.
 //
+// With Config.HashOnly hash and parent decide: for simulations, in which blocks have no
+// other content.
+//
 // Duplicates. Registering what is already registered keeps the first for new
 // matches; the running owner keeps its own copy, since its block table is never
 // rewritten. Such a copy counts as complete, and takes the place of the first

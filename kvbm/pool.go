@@ -55,7 +55,6 @@ type Pool struct {
 	entries []entry
 	spare   []int32 // unused entries
 	table   table
-	warmed  uint32 // nothing; see WarmAllocate
 	// oldest and newest end the least recently used list of idle blocks.
 	oldest, newest int32
 	leases         leases

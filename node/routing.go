@@ -18,6 +18,9 @@ type RoutingConfig struct {
 	Mode string
 	// Params are the settings of those policies that have any. Default placement's.
 	Params placement.Params
+	// Shadow is another policy that is asked what it would do; empty: none.
+	// (--router-shadow)
+	Shadow string
 	// KVEvents has workers' KV events say what they hold; without, it is guessed for
 	// ApproximateTTL from what they were sent. Defaults true and 2 minutes.
 	// (--router-kv-events, --router-ttl-secs)
@@ -50,6 +53,7 @@ func DefaultRoutingConfig() RoutingConfig {
 func (c *RoutingConfig) router() router.Config {
 	rc := router.DefaultConfig()
 	rc.Mode, rc.Params, rc.Approximate, rc.ApproximateTTL = c.Mode, c.Params, !c.KVEvents, c.ApproximateTTL
+	rc.Shadow = c.Shadow
 	rc.PredictTTL, rc.IndexBytes, rc.Queue = c.PredictTTL, c.IndexBytes, c.Queue
 	return rc
 }

@@ -20,6 +20,9 @@ type Config struct {
 	// Params are the settings of the policies; the policy in it is Mode's. Default
 	// placement's own.
 	Params placement.Params
+	// Shadow is another policy, which is asked at each decision what it would do; the
+	// counts are in State. Empty: none. (--router-shadow)
+	Shadow string
 	// Approximate has the router's own decisions say what workers hold, instead of
 	// their events, for ApproximateTTL after each. Defaults false and 2 minutes.
 	// (--no-router-kv-events, --router-ttl-secs)
@@ -73,6 +76,9 @@ func (c Config) Validate() error {
 	var faults []error
 	if _, known := placement.ParsePolicy(c.Mode); !known {
 		faults = append(faults, fmt.Errorf("--router-mode: %q is none of %s", c.Mode, strings.Join(placement.Policies(), ", ")))
+	}
+	if _, known := placement.ParsePolicy(c.Shadow); !known && c.Shadow != "" {
+		faults = append(faults, fmt.Errorf("--router-shadow: %q is none of %s", c.Shadow, strings.Join(placement.Policies(), ", ")))
 	}
 	p, i := c.params(), c.index()
 	faults = append(faults, p.Validate(), i.Validate())

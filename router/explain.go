@@ -63,8 +63,9 @@ type CandidateExplanation struct {
 	Cost      float64            `json:"cost"`
 	Load      int                `json:"load"`
 	ReportAge float64            `json:"report_age_ms"` // -1: none has come
-	// Confidence says how far the terms can be relied on, 0…1: 0 where the worker's
-	// speed is assumed.
+	// Measured says that its speed was known and not assumed; Confidence is how far
+	// predictions for it can be relied on by now, 0…1.
+	Measured   bool    `json:"measured"`
 	Confidence float64 `json:"confidence"`
 }
 
@@ -80,10 +81,20 @@ type OthersExplanation struct {
 func (r *Router) Explain(id dynamo.RequestID) (Explanation, bool) {
 	r.mu.Lock()
 	entries := r.mu.journal.of(id)
+	confidence := map[string]float64{}
+	for _, m := range r.mu.list {
+		if len(entries) > 0 {
+			confidence[m.ID.String()] = m.estimate.Calibration().Confidence()
+		}
+	}
 	r.mu.Unlock()
 	x := Explanation{Request: string(id), Model: r.config.Model}
 	for i := range entries {
-		x.Attempts = append(x.Attempts, entries[i].explain())
+		a := entries[i].explain()
+		for k := range a.Candidates {
+			a.Candidates[k].Confidence = confidence[a.Candidates[k].Worker]
+		}
+		x.Attempts = append(x.Attempts, a)
 	}
 	return x, len(entries) > 0
 }
@@ -159,9 +170,7 @@ func explainCandidate(rec *placement.Record, b *placement.Entry) CandidateExplan
 	case b.Doubted:
 		c.Verdict = "doubted"
 	}
-	if b.Known {
-		c.Confidence = 1
-	}
+	c.Measured = b.Known
 	if b.ReportAge >= 0 {
 		c.ReportAge = milliseconds(b.ReportAge)
 	}

@@ -37,13 +37,17 @@ var reasons = [...]string{reasonRefused: "refused", reasonDraining: "draining", 
 // Metrics are the families of package router. The routers of several models share
 // them: gauges are their sums.
 type Metrics struct {
-	requests  [len(outcomes)]prometheus.Counter
-	refusals  [len(reasons)]prometheus.Counter
-	decisions [3]prometheus.Counter // by free choice, for a group, none
-	waits     prometheus.Observer
-	workers   [3]prometheus.Gauge // by placement.State
-	booked    prometheus.Gauge
-	waiting   prometheus.Gauge
+	requests                  [len(outcomes)]prometheus.Counter
+	refusals                  [len(reasons)]prometheus.Counter
+	decisions                 [3]prometheus.Counter // by free choice, for a group, none
+	waits                     prometheus.Observer
+	workers                   [3]prometheus.Gauge // by placement.State
+	ratio                     prometheus.Observer // predicted over observed time to the first token
+	prompt, cached, predicted prometheus.Counter  // tokens of prompts
+	indexBlocks, indexBytes   prometheus.Gauge
+	indexEvictions            prometheus.Counter
+	booked                    prometheus.Gauge
+	waiting                   prometheus.Gauge
 }
 
 // The indices of Metrics.decisions.
@@ -60,6 +64,13 @@ func NewMetrics(r *obs.Registry) *Metrics {
 		waiting: r.Gauge("dynamo_router_waiting_requests", "Requests that wait for a worker that can take them."),
 		waits:   r.Histograms("dynamo_router_wait_seconds", "Time that requests waited for a worker, of those that had to.", obs.BucketsStage).WithLabelValues(),
 	}
+	m.ratio = r.Histograms("dynamo_router_ttft_prediction_ratio", "Predicted over observed time to the first token.", []float64{0.1, 0.25, 0.5, 0.7, 0.8, 0.9, 1, 1.1, 1.25, 1.5, 2, 4, 10}).WithLabelValues()
+	m.prompt = r.Counter("dynamo_router_prompt_tokens_total", "Tokens of the prompts of requests that workers have answered.")
+	m.cached = r.Counter("dynamo_router_cached_tokens_total", "Those of them that the workers had in their KV caches.")
+	m.predicted = r.Counter("dynamo_router_predicted_cached_tokens_total", "Those of them that the prefix index said the workers had.")
+	m.indexBlocks = r.Gauge("dynamo_router_index_blocks", "Blocks in the prefix index, one for each holder.")
+	m.indexBytes = r.Gauge("dynamo_router_index_bytes", "Memory of the prefix index.")
+	m.indexEvictions = r.Counter("dynamo_router_index_evicted_blocks_total", "Blocks given up for want of memory; the index is too small if there are any.")
 	requests := r.Counters("dynamo_router_requests_total", "Requests by how they ended at the router.", "outcome")
 	for i, label := range outcomes {
 		m.requests[i] = requests.WithLabelValues(label)

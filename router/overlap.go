@@ -8,6 +8,7 @@ import (
 
 	"github.com/dynamo-go/dynamo"
 	"github.com/dynamo-go/dynamo/obs"
+	"github.com/dynamo-go/dynamo/perfmodel"
 	"github.com/dynamo-go/dynamo/plane/event"
 	"github.com/dynamo-go/dynamo/router/placement"
 )
@@ -20,6 +21,20 @@ func (h *hits) add(c *call) {
 	h.prompt += uint64(c.load.Prompt)
 	h.cached += uint64(c.cached)
 	h.predicted += uint64(c.held)
+}
+
+// countHitsLocked counts the prompt of an attempt that has been answered.
+func (r *Router) countHitsLocked(c *call, m *member) {
+	if c.cached < 0 {
+		return
+	}
+	m.hits.add(c)
+	r.mu.hits.add(c)
+	if mm := r.config.Metrics; mm != nil {
+		mm.prompt.Add(float64(c.load.Prompt))
+		mm.cached.Add(float64(c.cached))
+		mm.predicted.Add(float64(c.held))
+	}
 }
 
 // ApplyKV takes in what a worker says of its KV cache, in the order it says it; the
@@ -107,36 +122,83 @@ func (l *length) mean() float64 {
 	return l.sum / l.weight
 }
 
-// started notes that the first token has come.
-func (r *Router) started(c *call, b booking, chunk *dynamo.Chunk) {
+// started notes that the first token has come, or that with n tokens since the last
+// call the answer has come to its end.
+func (r *Router) started(c *call, b booking, chunk *dynamo.Chunk, n int) {
 	now := time.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if c.cached < 0 {
-		observed := now.Sub(c.dispatch)
-		if e := r.mu.journal.at(b.decision); e != nil {
-			e.first = observed
-		}
-		if c.predicted > 0 {
-			b.m.ttft.add(milliseconds(observed), c.predicted)
-		}
+		r.firstLocked(c, b, now)
+	} else {
+		r.pacedLocked(c, b, n+len(chunk.Tokens), now)
 	}
 	if chunk.Finish != dynamo.FinishNone && chunk.Usage.Completion > 0 {
 		r.mu.output.add(chunk.Usage.Completion)
 	}
 	c.cached = max(c.cached, chunk.Cached, chunk.Usage.Cached, 0)
-	if b.m.index >= 0 {
-		r.mu.candidates[b.m.index].Started(&c.load, now)
+}
+
+// firstLocked learns from the time to the first token.
+func (r *Router) firstLocked(c *call, b booking, now time.Time) {
+	took := now.Sub(c.dispatch)
+	if e := r.mu.journal.at(b.decision); e != nil {
+		e.first = took
 	}
+	m := b.m
+	m.prefilled++
+	c.paced, c.prefilled = now, m.prefilled
+	m.ttft.add(milliseconds(took), c.predicted)
+	if mm := r.config.Metrics; mm != nil && took > 0 {
+		mm.ratio.Observe(c.predicted / milliseconds(took))
+	}
+	if m.index < 0 {
+		return
+	}
+	cand := &r.mu.candidates[m.index]
+	m.estimate.First(cand.Started(&c.load, now), c.predicted, took)
+	r.believeLocked(m, cand)
+}
+
+// pacedLocked learns from the time that n tokens of an answer took, if no prompt was
+// computed meanwhile.
+func (r *Router) pacedLocked(c *call, b booking, n int, now time.Time) {
+	m := b.m
+	if m.index < 0 {
+		return
+	}
+	cand := &r.mu.candidates[m.index]
+	cand.Grown(&c.load, n)
+	if cand.Prefills == 0 && c.prefilled == m.prefilled && n > 0 {
+		m.estimate.Gap(cand.Running(now.Sub(c.paced) / time.Duration(n)))
+		r.believeLocked(m, cand)
+	}
+	c.paced, c.prefilled = now, m.prefilled
+}
+
+// believeLocked has placement use what is known of a worker's speed.
+func (r *Router) believeLocked(m *member, cand *placement.Candidate) {
+	if m.estimate.Known() {
+		_ = cand.SetModel(m.estimate.Model()) // one that is refused leaves what was there
+	}
+}
+
+// believedLocked is what is known of a worker of the same kind, for one that is new.
+func (r *Router) believedLocked(m *member) perfmodel.ClosedForm {
+	for _, other := range r.mu.list {
+		if other.kind == m.kind && other.estimate.Known() {
+			return other.estimate.Model()
+		}
+	}
+	return perfmodel.ClosedForm{}
 }
 
 // grown notes that an answer has grown by n tokens.
 func (r *Router) grown(c *call, b booking, n int) {
+	now := time.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if b.m.index >= 0 {
-		r.mu.candidates[b.m.index].Grown(&c.load, n)
-	}
+	r.pacedLocked(c, b, n, now)
 }
 
 // expect tells the index what the worker that c is booked at will hold.

@@ -1,6 +1,7 @@
 package router
 
 import (
+	"log/slog"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -19,12 +20,15 @@ import (
 //
 // Whoever writes holds mu; lookups hold nothing and may run beside a writer.
 type prefixes struct {
-	config kvindex.Config
-	all    atomic.Pointer[[]*sized] // replaced, never changed
+	config  kvindex.Config
+	metrics *Metrics
+	log     *slog.Logger
+	all     atomic.Pointer[[]*sized] // replaced, never changed
 
 	mu struct {
 		sync.Mutex
 		caches map[placement.Key]*cache
+		told   indexCounts // as the metrics have them
 	}
 	expired atomic.Int64 // when expectations were last looked through, by Unix time in ns
 }
@@ -73,8 +77,8 @@ const (
 
 var cacheStates = [...]string{cacheNone: "none", cacheExact: "exact", cacheRepairing: "repairing", cacheApproximate: "approximate"}
 
-func newPrefixes(c kvindex.Config) *prefixes {
-	p := &prefixes{config: c}
+func newPrefixes(c kvindex.Config, m *Metrics, log *slog.Logger) *prefixes {
+	p := &prefixes{config: c, metrics: m, log: log}
 	p.all.Store(&[]*sized{})
 	p.mu.caches = map[placement.Key]*cache{}
 	return p
@@ -293,6 +297,35 @@ func (p *prefixes) expire(now time.Time) {
 	for _, z := range *p.all.Load() {
 		z.index.Expire(now)
 	}
+	p.tellLocked()
+}
+
+// tellLocked brings the metrics up to date, and tells the log when an index has first
+// become too small.
+func (p *prefixes) tellLocked() {
+	var now indexCounts
+	for _, z := range *p.all.Load() {
+		s := z.index.Stats()
+		now.blocks += s.Held
+		now.bytes += s.Bytes
+		now.evicted += s.Evicted
+	}
+	was := p.mu.told
+	p.mu.told = now
+	if mm := p.metrics; mm != nil {
+		mm.indexBlocks.Add(float64(now.blocks - was.blocks))
+		mm.indexBytes.Add(float64(now.bytes - was.bytes))
+		mm.indexEvictions.Add(float64(now.evicted - was.evicted))
+	}
+	if was.evicted == 0 && now.evicted > 0 {
+		p.log.Warn("the prefix index is full and gives up blocks; hits will be missed, raise --router-index-bytes", "limit_bytes", p.config.MaxBytes)
+	}
+}
+
+// indexCounts are sums over the indexes.
+type indexCounts struct {
+	blocks, bytes int64
+	evicted       uint64
 }
 
 // lookup is what the indexes say of one prompt.

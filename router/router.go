@@ -35,8 +35,9 @@ type Router struct {
 		told       time.Time // when the log was told of it last
 		stats      Stats
 		hits       hits
-		output     length // of the answers that came to their end
-		states     [3]int // as the metrics have them
+		shadow     *placement.Shadow // nil: no other policy is asked
+		output     length            // of the answers that came to their end
+		states     [3]int            // as the metrics have them
 	}
 }
 
@@ -47,7 +48,13 @@ func New(c Config) (*Router, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	r := &Router{config: c, params: c.params(), log: obs.For(c.Logger, "router"), prefixes: newPrefixes(c.index())}
+	r := &Router{config: c, params: c.params(), log: obs.For(c.Logger, "router")}
+	r.prefixes = newPrefixes(c.index(), c.Metrics, r.log)
+	if c.Shadow != "" {
+		other := c.params()
+		other.Policy, _ = placement.ParsePolicy(c.Shadow)
+		r.mu.shadow = &placement.Shadow{Params: other}
+	}
 	r.mu.members, r.mu.without = map[placement.Key]*member{}, time.Now()
 	r.mu.groups.workers = map[dynamo.RequestID]placement.Key{}
 	return r, nil
@@ -69,6 +76,8 @@ type call struct {
 	held      int               // tokens of the prompt that it was thought to hold
 	dispatch  time.Time         // when it was booked
 	predicted float64           // milliseconds from then to its first token; 0: nobody has
+	paced     time.Time         // when the pace of its answer was looked at last
+	prefilled uint64            // the prompts of its worker that had come to their first token then
 	cached    int               // tokens of the prompt that it says it held; -1: it has not
 	excluded  []placement.Key   // refused it, since it last waited
 	room      [4]placement.Key
@@ -136,9 +145,9 @@ func (r *Router) attempt(ctx context.Context, c *call, b booking, yield func(dyn
 			return e
 		}
 		if !began && len(chunk.Tokens)+len(chunk.Text) > 0 || chunk.Finish != dynamo.FinishNone {
-			r.started(c, b, &chunk)
-		}
-		if grown += len(chunk.Tokens); grown >= growthStep {
+			r.started(c, b, &chunk, grown)
+			grown = 0
+		} else if grown += len(chunk.Tokens); grown >= growthStep {
 			r.grown(c, b, grown)
 			grown = 0
 		}
@@ -279,9 +288,10 @@ func (r *Router) bookLocked(c *call, d *placement.Decision) booking {
 	c.load.Tokens, c.load.Prompt = m.tokens(c.q), d.Request.Tokens
 	c.load.New = max(c.load.Prompt-c.held, 0)
 	cand.Book(&c.load, d.Request.Now)
-	if c.predicted = 0; c.params.Policy.UsesOverlap() {
-		t := d.Terms(d.Winner)
-		c.predicted = t.Wait + t.Prefill + t.Load
+	t := d.Terms(d.Winner)
+	c.predicted = t.Wait + t.Prefill + t.Load
+	if r.mu.shadow != nil {
+		r.mu.shadow.Observe(d)
 	}
 	if e := r.mu.journal.at(b.decision); e != nil {
 		e.held = c.held
@@ -316,10 +326,7 @@ func (r *Router) release(ctx context.Context, c *call, b booking, e *ending) {
 	if j := r.mu.journal.at(b.decision); j != nil {
 		j.total, j.outcome, j.code, j.cached = max(now.Sub(c.dispatch), 1), e.outcome, e.code, c.cached
 	}
-	if c.cached >= 0 {
-		b.m.hits.add(c)
-		r.mu.hits.add(c)
-	}
+	r.countHitsLocked(c, b.m)
 	if b.m.index >= 0 {
 		cand := &r.mu.candidates[b.m.index]
 		cand.Release(&c.load, now)

@@ -28,10 +28,27 @@ type State struct {
 	CachedTokens    uint64 `json:"cached_tokens"`
 	PredictedTokens uint64 `json:"predicted_tokens"`
 
+	// Shadow is what another policy would have done, if one is asked.
+	Shadow  *ShadowState  `json:"shadow,omitzero"`
 	Index   IndexState    `json:"index"`
 	Workers []WorkerState `json:"workers"`
 	// Recent are the last decisions, newest first.
 	Recent []RecentState `json:"recent"`
+}
+
+// ShadowState compares the policy in use with another one, decision by decision. Costs
+// are those predicted by the policy kv.
+type ShadowState struct {
+	Mode          string `json:"mode"`
+	Decisions     uint64 `json:"decisions"`
+	Disagreements uint64 `json:"disagreements"`
+	// Better and Worse count decisions for which the other policy's worker would have
+	// cost less, or more.
+	Better uint64 `json:"better"`
+	Worse  uint64 `json:"worse"`
+	// RegretMillis is by how much a decision costs more than the other policy's would
+	// have, on average; below zero speaks for the policy in use.
+	RegretMillis float64 `json:"regret_ms"`
 }
 
 // IndexState describes the prefix index: Blocks are counted once per holder.
@@ -68,6 +85,12 @@ type WorkerState struct {
 
 	PromptTokens uint64 `json:"prompt_tokens"`
 	CachedTokens uint64 `json:"cached_tokens"`
+	// Confidence is how far predictions for the worker can be relied on, 0…1, and
+	// ErrorP50 and ErrorP90 by which factor observed times to the first token exceed
+	// predicted ones, the median and the ninth decile.
+	Confidence float64 `json:"confidence"`
+	ErrorP50   float64 `json:"ttft_error_p50"`
+	ErrorP90   float64 `json:"ttft_error_p90"`
 	// TTFTMillis is the mean of the last ones observed at the router, and
 	// PredictedMillis what was predicted for the same requests; 0: none yet.
 	TTFTMillis      float64 `json:"ttft_ms"`
@@ -99,6 +122,12 @@ func (r *Router) State() State {
 	}
 	r.mu.Lock()
 	s.PromptTokens, s.CachedTokens, s.PredictedTokens = r.mu.hits.prompt, r.mu.hits.cached, r.mu.hits.predicted
+	if sh := r.mu.shadow; sh != nil {
+		n := sh.Stats()
+		s.Shadow = &ShadowState{
+			Mode: r.config.Shadow, Decisions: n.Decisions, Disagreements: n.Disagreements, Better: n.Better, Worse: n.Worse, RegretMillis: n.RegretMS(),
+		}
+	}
 	recent := r.mu.journal.last(recentDecisions)
 	for _, w := range stats.Workers {
 		x := WorkerState{
@@ -116,6 +145,8 @@ func (r *Router) State() State {
 		if m := r.mu.members[k]; m != nil {
 			x.PromptTokens, x.CachedTokens = m.hits.prompt, m.hits.cached
 			x.TTFTMillis, x.PredictedMillis = m.ttft.means()
+			k := m.estimate.Calibration()
+			x.Confidence, x.ErrorP50, x.ErrorP90 = k.Confidence(), k.Ratio(0.5), k.Ratio(0.9)
 		}
 		s.Workers = append(s.Workers, x)
 	}

@@ -53,6 +53,8 @@ type member struct {
 	fault        string // its word of why it lost the last request; empty if it did not
 	hits         hits
 	ttft         pace
+	estimate     *placement.Estimator
+	prefilled    uint64 // prompts that have come to their first token
 }
 
 func (m *member) key() placement.Key { return placement.Key{ID: m.ID, Epoch: m.Epoch} }
@@ -89,6 +91,7 @@ func (r *Router) Add(w Worker) error {
 		r.detachLocked(r.mu.list[i])
 	}
 	m := &member{Worker: w, index: len(r.mu.list), kind: r.mu.kinds.add(w.Card)}
+	m.estimate = placement.NewEstimator(r.believedLocked(m))
 	r.prefixes.add(m, r.config.Approximate)
 	r.mu.members[m.key()] = m
 	r.mu.list = append(r.mu.list, m)
@@ -145,7 +148,11 @@ func (r *Router) Report(id dynamo.WorkerID, epoch uint64, l engine.Load) {
 			m.fault = "" // the engine is back
 		}
 		m.load = l
-		c.SetReport(placement.Report{At: now, Requests: l.Running + l.Waiting, Booked: c.Booked, MaxRunning: l.MaxRunning})
+		c.SetReport(placement.Report{
+			At: now, Requests: l.Running + l.Waiting, Booked: c.Booked, MaxRunning: l.MaxRunning,
+			Detailed: l.Detailed, PrefillTokens: l.PrefillTokens, PrefillBooked: c.PrefillTokens,
+			KVTokens: l.KVUsed * m.Card.BlockSize, KVBooked: c.KVTokens,
+		})
 		if !c.Lost && (c.MaxRunning == 0 || c.Report.Requests < c.MaxRunning+c.MaxQueue) {
 			c.HeldUntil = time.Time{}
 		}

@@ -65,8 +65,8 @@ func (s *simulation) quiet() {
 	if s.router.queued > 0 {
 		s.broken("I8: %d requests wait for a worker, and none comes", s.router.queued)
 	}
-	for i := range s.router.candidates {
-		c := &s.router.candidates[i]
+	for i := range s.router.fleet.Candidates() {
+		c := &s.router.fleet.Candidates()[i]
 		if c.Booked != 0 || c.BookedTokens != 0 || c.Prefills != 0 || c.PrefillTokens != 0 || c.KVTokens != 0 {
 			s.broken("I1: worker %d is booked for %d requests with %d tokens that have ended", i, c.Booked, c.BookedTokens)
 		}

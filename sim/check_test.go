@@ -18,7 +18,7 @@ func TestChecks(t *testing.T) {
 	}{
 		{"nothing", func(*simulation) {}, ""},
 		{"a request vanishes", func(s *simulation) { s.meter.started++ }, "I1"},
-		{"a booking stays", func(s *simulation) { s.router.candidates[0].Booked++ }, "I1"},
+		{"a booking stays", func(s *simulation) { s.router.fleet.Touch(0).Booked++ }, "I1"},
 		{"a token is missing", func(s *simulation) { s.workers[0].token(&request{made: 3}, 2) }, "I2"},
 		{"the index forgets", func(s *simulation) { s.router.index.Clear(s.router.sources[0], dynamo.TierDevice) }, "I3"},
 		{"an event is lost", func(s *simulation) {

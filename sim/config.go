@@ -47,9 +47,9 @@ type Config struct {
 	BlockSize, ContextLength int
 	// Policy chooses the worker. Default kv.
 	Policy placement.Params
-	// Uncalibrated leaves the policy without the workers' performance models, as a
-	// router is that has seen no step yet. Default false.
-	Uncalibrated bool
+	// Known gives the policy the workers' performance models; otherwise it learns them
+	// from what requests take, as a router does. Default false.
+	Known bool
 	// PredictTTL is how long a worker is expected to hold what it has been sent, until
 	// its events say so; 0 is not at all. Default 5 s, as the router's.
 	PredictTTL time.Duration

@@ -12,30 +12,42 @@ import (
 
 // route is where a request goes.
 type route struct {
-	booking  placement.Booking
-	excluded []placement.Key // workers that refused it
-	queued   bool            // it waits for a worker
-	expiring bool            // its kindExpire is to come
+	booking   placement.Booking
+	excluded  []placement.Key // workers that refused it
+	sent      int64           // when it was sent to its worker
+	predicted float64         // milliseconds from then to its first token
+	paced     int64           // when it had the last token that was counted
+	prefills  uint64          // of its worker by then
+	counted   bool            // a whole block was filled then
+
+	queued   bool // it waits for a worker
+	expiring bool // its kindExpire is to come
+}
+
+// estimate is what the router has learned of a worker.
+type estimate struct {
+	*placement.Estimator
+	prefills uint64 // prompts computed
 }
 
 // router is the router's shell under the virtual clock: it books, asks kvindex and
 // placement, and lets requests wait in turn while no worker can take one.
 type router struct {
-	sim        *simulation
-	params     placement.Params
-	overlaps   bool // the policy asks who holds what
-	candidates []placement.Candidate
-	scores     []placement.Score
-	index      *kvindex.Index
-	sources    []kvindex.Source // of each worker
-	workers    []int32          // of each source
-	hits       []kvindex.Overlap
-	held       []placement.Overlap
-	decisions  uint64
-	waiting    []*request // in the order they came; those before first are gone
-	first      int
-	queued     int
-	expired    int64 // when expectations were ended last
+	sim       *simulation
+	params    placement.Params
+	overlaps  bool // the policy asks who holds what
+	fleet     placement.Fleet
+	estimates []estimate // of each worker, unless its model is known
+	index     *kvindex.Index
+	sources   []kvindex.Source // of each worker
+	workers   []int32          // of each source
+	hits      []kvindex.Overlap
+	held      []placement.Overlap
+	decisions uint64
+	waiting   []*request // in the order they came; those before first are gone
+	first     int
+	queued    int
+	expired   int64 // when expectations were ended last
 }
 
 func newRouter(s *simulation) (*router, error) {
@@ -69,10 +81,12 @@ func (r *router) join(w *worker) {
 		Key: key, State: placement.Up, MaxRunning: g.MaxRunning, MaxQueue: g.MaxQueue,
 		StepTokens: g.StepTokens, KVCapacity: g.Blocks * c.BlockSize,
 	}
-	if !c.Uncalibrated {
+	if c.Known {
 		cand.Model = r.sim.fitted(g)
+	} else {
+		r.estimates = append(r.estimates, estimate{Estimator: placement.NewEstimator(perfmodel.ClosedForm{})})
 	}
-	r.candidates = append(r.candidates, cand)
+	r.fleet.Add(cand)
 	if r.index == nil {
 		return
 	}
@@ -137,8 +151,7 @@ func (r *router) wake() {
 // can take it.
 func (r *router) place(q *request) bool {
 	s := r.sim
-	d := placement.Decide(r.params, r.request(q), r.candidates, r.scores)
-	r.scores = d.Scores
+	d := r.fleet.Decide(r.params, r.request(q))
 	if d.Winner == placement.None {
 		return false
 	}
@@ -149,7 +162,11 @@ func (r *router) place(q *request) bool {
 		}
 	}
 	r.decisions++
-	c := &r.candidates[d.Winner]
+	if len(r.estimates) > 0 {
+		t := d.Terms(d.Winner)
+		q.predicted, q.sent = t.Wait+t.Prefill+t.Load, s.now
+	}
+	c := r.fleet.Touch(d.Winner)
 	c.Turn = r.decisions
 	q.booking = placement.Booking{Tokens: q.Input + q.wanted, Prompt: q.Input, New: q.Input - cached}
 	c.Book(&q.booking, s.moment())
@@ -198,14 +215,40 @@ func (r *router) request(q *request) placement.Request {
 
 // started takes in that the first token of q has come.
 func (r *router) started(q *request) {
-	c := &r.candidates[q.worker.number]
-	c.Started(&q.booking, r.sim.moment())
+	i, now := q.worker.number, r.sim.now
+	c := r.fleet.Touch(i)
+	sample := c.Started(&q.booking, r.sim.moment())
 	c.Reuse += (float64(q.cached)/float64(q.Input) - c.Reuse) * reuseWeight
+	if len(r.estimates) > 0 {
+		e := &r.estimates[i]
+		e.prefills++
+		q.paced, q.prefills = now, e.prefills
+		e.First(sample, q.predicted, time.Duration(now-q.sent))
+		e.believe(c)
+	}
 }
 
 // grown takes in that the answer to q has filled a block.
 func (r *router) grown(q *request) {
-	r.candidates[q.worker.number].Grown(&q.booking, r.sim.config.BlockSize)
+	i, now, size := q.worker.number, r.sim.now, r.sim.config.BlockSize
+	c := r.fleet.Touch(i)
+	c.Grown(&q.booking, size)
+	if len(r.estimates) == 0 {
+		return
+	}
+	e := &r.estimates[i]
+	if c.Prefills == 0 && q.prefills == e.prefills && q.counted && now > q.paced {
+		e.Gap(c.Running(time.Duration(now-q.paced) / time.Duration(size)))
+		e.believe(c)
+	}
+	q.paced, q.prefills, q.counted = now, e.prefills, true
+}
+
+// believe has placement use what is known of a worker's speed.
+func (e *estimate) believe(c *placement.Candidate) {
+	if e.Known() {
+		_ = c.SetModel(e.Model()) // one that is refused leaves what was there
+	}
 }
 
 // release takes q, which has ended, off its worker's load.
@@ -213,7 +256,7 @@ func (r *router) release(q *request) {
 	if q.worker == nil {
 		return
 	}
-	c := &r.candidates[q.worker.number]
+	c := r.fleet.Touch(q.worker.number)
 	c.Release(&q.booking, r.sim.moment())
 	if c.Booked < 0 || c.BookedTokens < 0 {
 		r.sim.broken("I1: the bookings at worker %d are %d with %d tokens", q.worker.number, c.Booked, c.BookedTokens)
@@ -226,8 +269,9 @@ func (r *router) retry(q *request) bool {
 	if dynamo.KindOf(q.err) != dynamo.KindExhausted || q.worker == nil || len(q.excluded) >= maxRefusals {
 		return false
 	}
-	q.excluded = append(q.excluded, r.candidates[q.worker.number].Key)
-	r.candidates[q.worker.number].Release(&q.booking, r.sim.moment())
+	c := r.fleet.Touch(q.worker.number)
+	q.excluded = append(q.excluded, c.Key)
+	c.Release(&q.booking, r.sim.moment())
 	q.err, q.worker = nil, nil
 	r.arrive(q)
 	return true

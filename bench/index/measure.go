@@ -3,7 +3,6 @@ package index
 import (
 	"fmt"
 	"runtime"
-	"runtime/debug"
 	"slices"
 	"time"
 
@@ -13,7 +12,7 @@ import (
 )
 
 // Modes are what Run can measure.
-var Modes = []string{"bench", "mem", "mixed", "leak", "hash"}
+var Modes = []string{"bench", "mem", "mixed", "leak", "hash", "trees"}
 
 // Config says what to measure.
 type Config struct {
@@ -22,10 +21,6 @@ type Config struct {
 	Mode string
 	// EngineIDs gives blocks ids of their worker's own, by which they are removed.
 	EngineIDs bool
-	// RSS returns the memory of this process, or 0.
-	RSS func() int64
-	// CPU returns the processor time of this process.
-	CPU func() time.Duration
 }
 
 // DefaultConfig returns the defaults.
@@ -80,6 +75,8 @@ func Run(c Config) ([]byte, error) {
 		err = c.mixed(o)
 	case "leak":
 		err = c.leak(o)
+	case "trees":
+		err = c.deep(o)
 	default:
 		hashing(o)
 	}
@@ -144,11 +141,11 @@ func (c Config) bench(o *object) error {
 		return err
 	}
 	runtime.GC()
-	t, cpu := time.Now(), c.cpu()
+	t, cpu := time.Now(), cpuTime()
 	for i := range w.events {
 		x.store(&w.events[i])
 	}
-	d, dc := time.Since(t), c.cpu()-cpu
+	d, dc := time.Since(t), cpuTime()-cpu
 	o.int("seqs", int64(len(w.sequences)))
 	o.int("events", int64(len(w.events)))
 	o.int("blocks", int64(w.held))
@@ -166,11 +163,11 @@ func (c Config) bench(o *object) error {
 	for i, chunk := range []int{1, 16} {
 		events, n := removals(w.sequences[i*quarter:][:quarter], c.Params, chunk)
 		runtime.GC()
-		t, cpu := time.Now(), c.cpu()
+		t, cpu := time.Now(), cpuTime()
 		for i := range events {
 			x.remove(&events[i])
 		}
-		d, dc := time.Since(t), c.cpu()-cpu
+		d, dc := time.Since(t), cpuTime()-cpu
 		name := fmt.Sprintf("rm%d_", chunk)
 		o.float(name+"ev_s", rate(len(events), d), 0)
 		o.float(name+"blk_s", rate(n, d), 0)
@@ -181,13 +178,6 @@ func (c Config) bench(o *object) error {
 }
 
 func rate(n int, d time.Duration) float64 { return float64(n) / d.Seconds() }
-
-func (c Config) cpu() time.Duration {
-	if c.CPU == nil {
-		return 0
-	}
-	return c.CPU()
-}
 
 // find measures lookups of n blocks.
 func (c Config) find(o *object, x *subject, w *workload, n int) {
@@ -276,148 +266,6 @@ func (c Config) detach(o *object, x *subject, w *workload) {
 	o.int("rmworker_n", int64(k))
 	o.float("rmworker_q128_s_before", before, 0)
 	o.float("rmworker_q128_s_after", after, 0)
-}
-
-// memory is the bytes of the heap and of the process, after a collection.
-func (c Config) memory() (heap, rss int64) {
-	debug.FreeOSMemory()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	if c.RSS != nil {
-		rss = c.RSS()
-	}
-	return int64(m.HeapAlloc), rss
-}
-
-func (c Config) mem(o *object) error {
-	x, err := c.subject()
-	if err != nil {
-		return err
-	}
-	heap0, rss0 := c.memory()
-	g := newGenerator(c.Params)
-	var events []stored
-	for i := 0; ; i++ {
-		var ok bool
-		if _, events, ok = g.sequence(events[:0]); !ok {
-			break
-		}
-		for i := range events {
-			x.store(&events[i])
-		}
-	}
-	events = nil
-	_, rss1 := int64(0), int64(0)
-	if c.RSS != nil {
-		rss1 = c.RSS()
-	}
-	heap2, rss2 := c.memory()
-	n := float64(g.blocks)
-	o.int("blocks", int64(g.blocks))
-	o.float("rss_b_per_hb", float64(rss1-rss0)/n, 1)
-	o.float("rss_trim_b_per_hb", float64(rss2-rss0)/n, 1)
-	o.float("heap_b_per_hb", float64(heap2-heap0)/n, 1)
-	o.float("bytes_b_per_hb", float64(x.Bytes())/n, 1)
-	runtime.KeepAlive(x)
-	return nil
-}
-
-// mixed measures a writer that applies the second half of the events and a reader
-// beside it.
-func (c Config) mixed(o *object) error {
-	w := generate(c.Params)
-	x, err := c.subject()
-	if err != nil {
-		return err
-	}
-	half := w.events[len(w.events)/2:]
-	for i := range w.events[:len(w.events)/2] {
-		x.store(&w.events[i])
-	}
-	locals := queries(w.sequences[:len(w.sequences)/2], 128, queryCount, c.Seed)
-	hashes := make([][]dynamo.BlockHash, len(locals))
-	for i := range locals {
-		hashes[i] = chain(nil, locals[i])
-	}
-	runtime.GC()
-	stop, done := make(chan struct{}), make(chan struct{})
-	took := make([]time.Duration, 0, 1<<22)
-	var span time.Duration
-	go func() { // ends with the writer
-		defer close(done)
-		var found []kvindex.Overlap
-		began := time.Now()
-		for i := 0; ; i++ {
-			select {
-			case <-stop:
-				span = time.Since(began)
-				return
-			default:
-			}
-			t := time.Now()
-			found = x.Find(hashes[i%len(hashes)], found[:0])
-			took = append(took, time.Since(t))
-		}
-	}()
-	t, n := time.Now(), 0
-	for i := range half {
-		x.store(&half[i])
-		n += len(half[i].blocks)
-	}
-	d := time.Since(t)
-	close(stop)
-	<-done
-	o.float("store_ev_s", rate(len(half), d), 0)
-	o.float("store_blk_s", rate(n, d), 0)
-	o.float("reads_s", rate(len(took), span), 0)
-	slices.Sort(took)
-	o.float("read_p50_us", micros(took, 0.5), 2)
-	o.float("read_p99_us", micros(took, 0.99), 2)
-	o.float("read_max_us", micros(took, 1), 0)
-	return nil
-}
-
-// leak measures what is left of memory when all is removed.
-func (c Config) leak(o *object) error {
-	w := generate(c.Params)
-	w.events = nil
-	x, err := c.subject()
-	if err != nil {
-		return err
-	}
-	start, _ := c.memory()
-	g := newGenerator(c.Params)
-	var events []stored
-	for {
-		var ok bool
-		if _, events, ok = g.sequence(events[:0]); !ok {
-			break
-		}
-		for i := range events {
-			x.store(&events[i])
-		}
-	}
-	full, _ := c.memory()
-	for i := range w.sequences {
-		gone, _ := removals(w.sequences[i:i+1], c.Params, 16)
-		for j := range gone {
-			x.remove(&gone[j])
-		}
-	}
-	tails, _ := c.memory()
-	for _, s := range x.sources {
-		x.Detach(s)
-	}
-	for !x.Sweep(1 << 10) {
-	}
-	empty, _ := c.memory()
-	n := float64(g.blocks)
-	o.float("heap_full_b", float64(full-start)/n, 1)
-	o.float("heap_tails_removed_b", float64(tails-start)/n, 1)
-	o.float("heap_workers_removed_b", float64(empty-start)/n, 1)
-	o.int("bytes_left", x.Bytes())
-	runtime.KeepAlive(x)
-	return nil
 }
 
 // hashing measures block hashing and chaining, and shows that both are right.

@@ -30,6 +30,7 @@ const maxExtraBytes = 16 << 20
 type benchCmd struct {
 	Run     benchRunCmd     `cmd:"" default:"withargs" help:"Put load on an endpoint that speaks OpenAI's HTTP API and measure it (the word run may be left out)."`
 	Compare benchCompareCmd `cmd:"" help:"Set runs side by side: ratios with intervals, plots over each other."`
+	Index   benchIndexCmd   `cmd:"" help:"Measure the router's prefix index alone, on a workload that other implementations can run too."`
 }
 
 // benchRunCmd is one run of the load generator.

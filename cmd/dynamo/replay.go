@@ -73,7 +73,7 @@ type replayRouter struct {
 	KVEvents      bool          `name:"router-kv-events" help:"Whether the router hears of workers' blocks; without, it goes by what it has sent them." default:"true" negatable:"" oneoff:""`
 	PredictTTL    seconds       `name:"router-predicted-ttl-secs" help:"How long a worker is expected to hold what it has been sent, until its events say so; 0 is not at all." default:"5" placeholder:"S" oneoff:""`
 	TTL           seconds       `name:"router-ttl-secs" help:"The same without --router-kv-events." default:"120" placeholder:"S" oneoff:""`
-	Uncalibrated  bool          `help:"Leave the router without the workers' performance models." oneoff:""`
+	KnownModels   bool          `help:"Give the router the workers' performance models, instead of letting it learn them." oneoff:""`
 	WorkerWait    time.Duration `help:"How long a request waits for a worker when all are full." default:"10s" placeholder:"TIME" oneoff:""`
 	Queue         int           `help:"How many requests wait for a worker." default:"1024" placeholder:"N" oneoff:""`
 	Seed          uint64        `help:"Makes the draws of policies, and the requests of --preset." default:"1" placeholder:"N" oneoff:""`
@@ -226,7 +226,7 @@ func (c *replayCmd) source(a *app, t trial) (all iter.Seq2[trace.Request, error]
 func (c *replayCmd) config(fleet []sim.Group, p placement.Params, seed uint64) sim.Config {
 	cfg := sim.DefaultConfig()
 	cfg.Requests, cfg.Speedup, cfg.Fleet, cfg.Policy, cfg.Seed = c.Requests, c.Speedup, fleet, p, seed
-	cfg.BlockSize, cfg.ContextLength, cfg.Uncalibrated = c.BlockSize, c.ContextLength, c.Uncalibrated
+	cfg.BlockSize, cfg.ContextLength, cfg.Known = c.BlockSize, c.ContextLength, c.KnownModels
 	cfg.Queue, cfg.Wait = c.Queue, c.WorkerWait
 	cfg.Approximate, cfg.PredictTTL, cfg.ApproximateTTL = !c.KVEvents, time.Duration(c.PredictTTL), time.Duration(c.TTL)
 	cfg.Ingress, cfg.Dispatch, cfg.Return, cfg.EventDelay = c.Ingress, c.Dispatch, c.Return, c.EventDelay

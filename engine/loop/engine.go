@@ -36,6 +36,7 @@ type command struct {
 	task   *Task
 	cancel bool
 	check  chan error // has one place; without a task
+	held   *[]dynamo.BlockHash
 }
 
 // New returns an engine.
@@ -84,14 +85,24 @@ func (e *Engine) submittedLocked() (n int) {
 // Check tells what is wrong with the scheduler and its KV cache (I4, I5), or nil;
 // or that the engine has ended. It looks at everything and is for tests and
 // simulations. Run must have been called.
-func (e *Engine) Check() error {
+func (e *Engine) Check() error { return e.inspect(nil) }
+
+// Held lists the blocks that the KV cache can match, in no order. It is for tests and
+// simulations, as Check is.
+func (e *Engine) Held() (all []dynamo.BlockHash, err error) {
+	err = e.inspect(&all)
+	return all, err
+}
+
+// inspect has the loop check itself and list what it holds, if held is not nil.
+func (e *Engine) inspect(held *[]dynamo.BlockHash) error {
 	answer := make(chan error, 1)
 	e.mu.Lock()
 	if e.mu.stopped {
 		e.mu.Unlock()
 		return stopping()
 	}
-	e.mu.inbox = append(e.mu.inbox, command{check: answer})
+	e.mu.inbox = append(e.mu.inbox, command{check: answer, held: held})
 	e.signal()
 	e.mu.Unlock()
 	return <-answer

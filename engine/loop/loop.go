@@ -244,7 +244,11 @@ func (l *loop) takeIn(now time.Time) {
 	l.e.mu.Unlock()
 	for _, c := range l.commands {
 		if c.check != nil {
-			c.check <- l.s.Check()
+			err := l.s.Check()
+			if c.held != nil {
+				*c.held = l.s.Held(nil)
+			}
+			c.check <- err
 			continue
 		}
 		if c.cancel {

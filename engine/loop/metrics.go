@@ -34,6 +34,7 @@ func (s *Stats) Add(o *Stats) {
 	s.Panics += o.Panics
 	a, b := &s.Scheduler, &o.Scheduler
 	a.Running, a.Waiting, a.Loading = a.Running+b.Running, a.Waiting+b.Waiting, a.Loading+b.Loading
+	a.Uncomputed += b.Uncomputed
 	a.Steps, a.Tokens, a.Preemptions = a.Steps+b.Steps, a.Tokens+b.Tokens, a.Preemptions+b.Preemptions
 	k, l := &a.KV, &b.KV
 	k.Capacity, k.Free, k.Idle, k.Leases = k.Capacity+l.Capacity, k.Free+l.Free, k.Idle+l.Idle, k.Leases+l.Leases
@@ -46,5 +47,6 @@ func (s *Stats) Load(maxRunning int) engine.Load {
 	return engine.Load{
 		Running: s.Scheduler.Running, Waiting: s.Scheduler.Waiting + s.Scheduler.Loading + s.Submitted, MaxRunning: maxRunning,
 		KVBlocks: kv.Capacity, KVUsed: kv.Partial + kv.Complete + kv.Held + kv.Loading, Steps: s.Scheduler.Steps,
+		Detailed: true, PrefillTokens: s.Scheduler.Uncomputed,
 	}
 }

@@ -214,6 +214,10 @@ func (e *Engine) Check() error {
 	return errors.Join(faults...)
 }
 
+// Held lists the blocks that a rank's KV cache can match, in no order. It is for tests
+// and simulations, as Check is.
+func (e *Engine) Held(rank int) ([]dynamo.BlockHash, error) { return e.ranks[rank].Held() }
+
 // Late is the time by which the engine is behind its model for good: the machine
 // did not keep up with what it was asked to mock.
 func (e *Engine) Late() time.Duration {

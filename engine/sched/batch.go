@@ -222,7 +222,6 @@ func (s *Scheduler) place(q *sequence) {
 			Start: first * s.config.BlockSize, Tokens: (n - first) * s.config.BlockSize,
 		})
 	}
-	s.pool.WarmAllocate(s.blocks(q.chain.Len()) - len(q.table))
 	for len(q.table) < s.blocks(q.chain.Len()) {
 		if !q.grow(s.pool) {
 			panic("BUG: sched: no block for what fits")

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"github.com/dynamo-go/dynamo"
 )
 
 // Check tells what is wrong with the scheduler or its pool (I4, I5), or nil. It
@@ -51,6 +53,12 @@ func (s *Scheduler) Check() error {
 		fault("I4: the pool has %d partial, %d loading, %d held blocks; sequences hold %d, %d, %d", kv.Partial, kv.Loading, kv.Held+kv.Complete, open, loading, held)
 	}
 	return errors.Join(faults...)
+}
+
+// Held appends the blocks that the pool can match, in no order.
+func (s *Scheduler) Held(dst []dynamo.BlockHash) []dynamo.BlockHash {
+	s.settle()
+	return s.pool.Registered(dst)
 }
 
 // checkTable compares a running sequence's blocks with its table and tokens.

@@ -86,6 +86,12 @@
 // shell reports exactly one of them for each Load, also when the sequence ended
 // meanwhile: until then its blocks may be written to and are not used again.
 //
+// # Simulations
+//
+// With Config.HashOnly there are no ids: a request has a length and the identities of
+// its full blocks, and everything else is as with ids, to the block. Stretch, Ahead
+// and Skip compute steps of which nothing but their number is of interest at once.
+//
 // Laws: I1, I4 (package kvbm), I5: the queue never exceeds Config.MaxWaiting by
 // submission. The same calls give the same results: no clock, no randomness, no
 // map order. A step allocates nothing in steady state.

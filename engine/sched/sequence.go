@@ -46,6 +46,9 @@ type sequence struct {
 	blockedAt  int // blocks available when it last did not fit, or -1
 	inFlight   int // its tokens in the batch in flight
 	behind     int // steps of the stretch that it has accounted for
+	// guess is how many of its tokens were found in the pool when it was first counted
+	// among those that wait, and -1 before that.
+	guess int
 	// ended: its Ended is out; it stays for what is still in flight.
 	ended bool
 	// waitIndex and deadlineIndex are its places in the heaps, or -1.
@@ -91,7 +94,7 @@ func (q *sequence) start(r *Request, c *Config) {
 	if q.promptLogits {
 		q.external = 0
 	}
-	q.phase, q.computed, q.admissions, q.blockedAt = phaseWaiting, 0, 0, -1
+	q.phase, q.computed, q.admissions, q.blockedAt, q.guess = phaseWaiting, 0, 0, -1, -1
 	q.inFlight, q.ended = 0, false
 	q.waitIndex, q.deadlineIndex = -1, -1
 }
@@ -159,7 +162,6 @@ func (q *sequence) seal(p *kvbm.Pool, blockSize int) {
 	if full <= 0 {
 		return
 	}
-	p.WarmRegister(q.chain.Blocks()[len(q.held) : len(q.held)+full])
 	for _, b := range q.open[:full] {
 		c := p.Complete(b, q.content(len(q.held)))
 		h, _ := p.Register(c, q.last())

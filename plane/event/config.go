@@ -21,6 +21,10 @@ type PublisherConfig struct {
 	// in it. It is called from subscribers' goroutines, one at a time, never
 	// under the publisher's lock. Nil: there is no state but the ring.
 	Snapshot func() (seq uint64, parts [][]byte)
+	// Answer, if it is not nil, answers a subscriber's question with any number of
+	// messages; what the bytes mean is the topic's. It is called from subscribers'
+	// goroutines, never under the publisher's lock.
+	Answer func(question []byte, send func([]byte) error) error
 	Logger   *slog.Logger
 	Metrics  *Metrics // shared by all publishers of a process; nil counts nothing
 }

@@ -5,11 +5,12 @@ import (
 
 	"github.com/dynamo-go/dynamo"
 	"github.com/dynamo-go/dynamo/kvbm"
+	"github.com/dynamo-go/dynamo/router/kvindex"
 	"github.com/dynamo-go/dynamo/tokens"
 )
 
 // What travels under TopicKV, as the payload of an Event and as a part of a
-// Snapshot (which holds stored events only), integers little-endian:
+// Snapshot (which holds stored events and notes only), integers little-endian:
 //
 //	offset  bytes  what
 //	0       1      format, 1
@@ -20,14 +21,22 @@ import (
 //
 // and an event:
 //
-//	1      flags: bits 0-1 what happened: 0 stored, 1 removed, 2 cleared; 0x04 a
-//	       parent follows (stored); 0x08 with ids of the engine (stored, removed);
-//	       the others are 0
+//	1      flags: bits 0-1 what happened: 0 stored, 1 removed, 2 cleared, 3 nothing:
+//	       a note follows; 0x04 a parent follows (stored); 0x08 with ids of the
+//	       engine (stored, removed); the others are 0
 //	8      hash of the block before the first one, if 0x04
 //	1-5    n, varint, at least 1 (stored, removed)
 //	n×16   stored: local hash and chained hash of each block, which is the
 //	       successor of the one before it; with 0x08 n×24: and the engine's id
 //	n×8    removed: chained hashes; with 0x08 the engine's ids instead
+//
+// A note is what older subscribers may pass over:
+//
+//	1-5    what it says, varint: 0 a digest; others are passed over
+//	1-5    n, varint
+//	n      a digest: 8 bytes number of blocks and 8 bytes kvindex.Digest.Sum of all
+//	       that the tier of the rank holds after the events before; what else
+//	       there is is passed over
 //
 // The hashes cover what separates caches (adapter, tenant), so no root travels.
 const (
@@ -37,6 +46,10 @@ const (
 	kvParent   = 0x04
 	kvEngine   = 0x08
 	kvReserved = 0xf0
+
+	kvNote      = 3 // in place of a kvbm.EventKind
+	noteDigest  = 0
+	digestBytes = 16
 )
 
 // MaxKVRank bounds a data-parallel rank.
@@ -51,6 +64,10 @@ type KVBatch struct {
 	Rank      int
 	BlockSize int
 	Events    []KVEvent
+	// Digest is, if HasDigest, that of all that the tier of the rank holds once Events
+	// have happened: who knows of another set has missed something.
+	Digest    kvindex.Digest
+	HasDigest bool
 
 	// What Parse lays Events over.
 	blocks []KVBlock
@@ -82,6 +99,11 @@ func (b *KVBatch) Append(dst []byte) []byte {
 	dst = b.appendHeader(dst)
 	for i := range b.Events {
 		dst = appendKVEvent(dst, &b.Events[i])
+	}
+	if b.HasDigest {
+		dst = append(dst, kvNote, noteDigest, digestBytes)
+		dst = binary.LittleEndian.AppendUint64(dst, uint64(b.Digest.Blocks))
+		dst = binary.LittleEndian.AppendUint64(dst, b.Digest.Sum)
 	}
 	return dst
 }
@@ -168,12 +190,38 @@ func (b *KVBatch) parse(p []byte) error {
 	return nil
 }
 
+// parseNote takes in the note that p begins with, behind its flags.
+func (b *KVBatch) parseNote(p []byte) (rest []byte, err error) {
+	what, n := binary.Uvarint(p)
+	if n <= 0 {
+		return nil, corrupt("KV events hold a note that is cut short")
+	}
+	p = p[n:]
+	size, n := binary.Uvarint(p)
+	if n <= 0 || size > uint64(len(p)-n) {
+		return nil, corrupt("KV events hold a note that is cut short")
+	}
+	body, rest := p[n:n+int(size)], p[n+int(size):]
+	if what != noteDigest {
+		return rest, nil
+	}
+	if len(body) < digestBytes {
+		return nil, corrupt("KV events hold a digest that is cut short")
+	}
+	b.Digest = kvindex.Digest{Blocks: int64(binary.LittleEndian.Uint64(body)), Sum: binary.LittleEndian.Uint64(body[8:])}
+	b.HasDigest = true
+	return rest, nil
+}
+
 // parseEvent appends the event that p begins with. Its Blocks and Hashes have the
 // right length only; Parse points them to the right place.
 func (b *KVBatch) parseEvent(p []byte) (rest []byte, err error) {
 	flags := p[0]
 	e := KVEvent{Kind: kvbm.EventKind(flags & kvKind), HasParent: flags&kvParent != 0, HasEngine: flags&kvEngine != 0}
 	p = p[1:]
+	if flags == kvNote {
+		return b.parseNote(p)
+	}
 	if flags&kvReserved != 0 || e.Kind > kvbm.Cleared || e.HasParent && e.Kind != kvbm.Stored || e.HasEngine && e.Kind == kvbm.Cleared {
 		return nil, corrupt("KV events hold one that is not understood")
 	}

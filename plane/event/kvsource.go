@@ -1,13 +1,17 @@
 package event
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/dynamo-go/dynamo"
 	"github.com/dynamo-go/dynamo/kvbm"
+	"github.com/dynamo-go/dynamo/router/kvindex"
 )
 
 // KVConfig configures a KVSource.
@@ -50,6 +54,9 @@ func (c KVConfig) publisher() PublisherConfig {
 type KVSource struct {
 	config KVConfig
 	p      *Publisher
+	// changed says that wake holds a token or that Run is about to tell digests.
+	changed atomic.Bool
+	wake    chan struct{} // one place
 
 	// The publisher's lock is taken while this one is held, never the other way
 	// round: a change and its number belong together.
@@ -70,6 +77,10 @@ type kvCache struct {
 	index   map[dynamo.BlockHash]int32
 	engine  map[uint64]dynamo.BlockHash // by the engine's id, where there are such
 	entries []kvEntry
+	// more are the engine's ids of a block beyond that of its entry: it is held until
+	// all have been removed.
+	more   map[dynamo.BlockHash][]uint64
+	digest kvindex.Digest // of entries
 }
 
 // kvEntry is one block and what is before it.
@@ -85,9 +96,9 @@ func NewKVSource(c KVConfig) (*KVSource, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	s := &KVSource{config: c}
+	s := &KVSource{config: c, wake: make(chan struct{}, 1)}
 	pc := c.publisher()
-	pc.Snapshot = s.snapshot
+	pc.Snapshot, pc.Answer = s.snapshot, s.answer
 	var err error
 	s.p, err = NewPublisher(pc)
 	return s, err
@@ -95,6 +106,58 @@ func NewKVSource(c KVConfig) (*KVSource, error) {
 
 // Publisher returns what to attach to a bus.
 func (s *KVSource) Publisher() *Publisher { return s.p }
+
+// Run publishes the digests of what the caches hold, every so often while that
+// changes and once more after, until ctx ends, and returns its cause. Subscribers
+// find by them that they have missed something that nobody noticed.
+func (s *KVSource) Run(ctx context.Context) error {
+	timer := time.NewTimer(digestEvery)
+	defer timer.Stop()
+	for again := false; ; {
+		if !again {
+			select {
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			case <-s.wake:
+			}
+			timer.Reset(digestEvery)
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-timer.C:
+		}
+		again = s.changed.Swap(false) // before the look: a change after it wakes again
+		select {
+		case <-s.wake: // it was for what is told here
+		default:
+		}
+		s.tellDigests()
+		timer.Reset(digestEvery)
+	}
+}
+
+// tellDigests publishes the digest of each cache.
+func (s *KVSource) tellDigests() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.mu.caches {
+		b := KVBatch{Tier: c.tier, Rank: c.rank, BlockSize: s.config.BlockSize, Digest: c.digest, HasDigest: true}
+		s.mu.buf = b.Append(s.mu.buf[:0])
+		s.mu.seq = s.p.Publish(s.mu.buf)
+	}
+}
+
+// change notes that digests are to be told. It never waits.
+func (s *KVSource) change() {
+	if s.changed.Load() || s.changed.Swap(true) {
+		return
+	}
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
 
 // Sink returns a receiver of the events of one pool, such as native.Config.Events
 // wants. Calling it costs no more than noting the blocks and copying their hashes;
@@ -104,6 +167,7 @@ func (s *KVSource) Sink(t dynamo.Tier, rank int) func([]kvbm.Event) {
 		panic("BUG: event: a KV cache of no possible tier or rank")
 	}
 	return func(events []kvbm.Event) {
+		defer s.change()
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		b := &s.mu.batch
@@ -132,6 +196,7 @@ func (s *KVSource) Publish(b *KVBatch) {
 	if b.BlockSize == 0 {
 		b.BlockSize = s.config.BlockSize
 	}
+	defer s.change()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.publishLocked(b)
@@ -191,7 +256,7 @@ func (s *KVSource) cacheLocked(t dynamo.Tier, rank int) *kvCache {
 			return c
 		}
 	}
-	c := &kvCache{tier: t, rank: rank, index: map[dynamo.BlockHash]int32{}, engine: map[uint64]dynamo.BlockHash{}}
+	c := &kvCache{tier: t, rank: rank, index: map[dynamo.BlockHash]int32{}, engine: map[uint64]dynamo.BlockHash{}, more: map[dynamo.BlockHash][]uint64{}}
 	s.mu.caches = append(s.mu.caches, c)
 	return c
 }
@@ -202,41 +267,88 @@ func (c *kvCache) apply(e *KVEvent) {
 	case kvbm.Cleared:
 		clear(c.index)
 		clear(c.engine)
-		c.entries = c.entries[:0]
+		clear(c.more)
+		c.entries, c.digest = c.entries[:0], kvindex.Digest{}
 	case kvbm.Removed:
 		for _, h := range e.Hashes {
 			if e.HasEngine {
-				h = c.engine[uint64(h)]
-			}
-			if i, ok := c.index[h]; ok {
+				c.removeID(uint64(h))
+			} else if i, ok := c.index[h]; ok {
 				c.remove(i)
 			}
 		}
 	case kvbm.Stored:
 		parent, has := e.Parent, e.HasParent
 		for _, b := range e.Blocks {
-			entry := kvEntry{b, parent, has, e.HasEngine}
-			if e.HasEngine {
-				c.engine[b.Engine] = b.Hash
-			}
-			if i, ok := c.index[b.Hash]; ok {
-				c.entries[i] = entry
-			} else {
-				c.index[b.Hash] = int32(len(c.entries))
-				c.entries = append(c.entries, entry)
-			}
+			c.store(kvEntry{b, parent, has, e.HasEngine})
 			parent, has = b.Hash, true
 		}
+	}
+}
+
+// store notes a block.
+func (c *kvCache) store(e kvEntry) {
+	h, id := e.block.Hash, e.block.Engine
+	if e.hasEngine {
+		if old, ok := c.engine[id]; ok && old != h {
+			c.removeID(id) // it stands for another block from here on
+		}
+	}
+	i, there := c.index[h]
+	switch {
+	case !there:
+		c.index[h] = int32(len(c.entries))
+		c.entries = append(c.entries, e)
+		c.digest.Note(h)
+	case e.hasEngine && c.engine[id] != h:
+		c.more[h] = append(c.more[h], id)
+	default:
+		old := &c.entries[i]
+		old.parent, old.hasParent = e.parent, e.hasParent
+	}
+	if e.hasEngine {
+		c.engine[id] = h
+	}
+}
+
+// removeID takes away an id of the engine's, and the block that it alone stands for.
+func (c *kvCache) removeID(id uint64) {
+	h, known := c.engine[id]
+	if !known {
+		return
+	}
+	delete(c.engine, id)
+	i := c.index[h]
+	more := c.more[h]
+	if len(more) == 0 {
+		c.remove(i)
+		return
+	}
+	if at := slices.Index(more, id); at >= 0 {
+		more[at] = more[len(more)-1]
+	} else {
+		c.entries[i].block.Engine = more[len(more)-1]
+	}
+	if more = more[:len(more)-1]; len(more) == 0 {
+		delete(c.more, h)
+	} else {
+		c.more[h] = more
 	}
 }
 
 // remove takes entry i out; the last one takes its place.
 func (c *kvCache) remove(i int32) {
 	old := &c.entries[i]
-	delete(c.index, old.block.Hash)
-	if old.hasEngine && c.engine[old.block.Engine] == old.block.Hash {
+	h := old.block.Hash
+	if old.hasEngine && c.engine[old.block.Engine] == h {
 		delete(c.engine, old.block.Engine)
 	}
+	for _, id := range c.more[h] {
+		delete(c.engine, id)
+	}
+	delete(c.more, h)
+	delete(c.index, h)
+	c.digest.Drop(h)
 	last := len(c.entries) - 1
 	if int(i) < last {
 		c.entries[i] = c.entries[last]
@@ -250,7 +362,7 @@ func (c *kvCache) remove(i int32) {
 func (s *KVSource) snapshot() (seq uint64, parts [][]byte) {
 	seq, caches := s.held()
 	for _, c := range caches {
-		parts = c.parts(parts, s.config.BlockSize)
+		parts = c.parts(parts, s.config.BlockSize, true)
 	}
 	return seq, parts
 }
@@ -260,13 +372,22 @@ func (s *KVSource) held() (seq uint64, caches []kvCache) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, c := range s.mu.caches {
-		caches = append(caches, kvCache{tier: c.tier, rank: c.rank, entries: slices.Clone(c.entries)})
+		caches = append(caches, kvCache{tier: c.tier, rank: c.rank, entries: slices.Clone(c.entries), more: cloneIDs(c.more), digest: c.digest})
 	}
 	return s.mu.seq, caches
 }
 
-// parts appends payloads of about kvPayloadBytes that store all entries.
-func (c *kvCache) parts(parts [][]byte, blockSize int) [][]byte {
+func cloneIDs(m map[dynamo.BlockHash][]uint64) map[dynamo.BlockHash][]uint64 {
+	out := make(map[dynamo.BlockHash][]uint64, len(m))
+	for h, ids := range m {
+		out[h] = slices.Clone(ids)
+	}
+	return out
+}
+
+// parts appends payloads of about kvPayloadBytes that store all entries; with
+// digest, the last one tells that of the cache.
+func (c *kvCache) parts(parts [][]byte, blockSize int, digest bool) [][]byte {
 	batch := KVBatch{Tier: c.tier, Rank: c.rank, BlockSize: blockSize}
 	buf := batch.appendHeader(nil)
 	header := len(buf)
@@ -281,7 +402,11 @@ func (c *kvCache) parts(parts [][]byte, blockSize int) [][]byte {
 	if len(buf) > header {
 		parts = append(parts, buf)
 	}
-	return parts
+	if !digest {
+		return parts
+	}
+	batch.Digest, batch.HasDigest = c.digest, true
+	return append(parts, batch.Append(nil))
 }
 
 // chains yields the entries as stored events, parents first. An entry whose parent
@@ -312,6 +437,21 @@ func (c *kvCache) chains(yield func(KVEvent)) {
 			}
 			e.Blocks = blocks
 			yield(e)
+			for i, b := range blocks {
+				c.moreIDs(&e, i, b, yield)
+			}
 		}
+	}
+}
+
+// moreIDs yields block i of e, stored once more for each further id of it.
+func (c *kvCache) moreIDs(e *KVEvent, i int, b KVBlock, yield func(KVEvent)) {
+	for _, id := range c.more[b.Hash] {
+		again := KVEvent{Kind: kvbm.Stored, Parent: e.Parent, HasParent: e.HasParent, HasEngine: true}
+		if i > 0 {
+			again.Parent, again.HasParent = e.Blocks[i-1].Hash, true
+		}
+		again.Blocks = []KVBlock{{Block: b.Block, Engine: id}}
+		yield(again)
 	}
 }

@@ -27,6 +27,14 @@ const (
 	kvPayloadBytes = 32 << 10
 	kvPieceBlocks  = 1024
 
+	// digestEvery is how long after a change the digests of what KV caches hold are
+	// told.
+	digestEvery = 5 * time.Second
+	// MaxSketchCells bounds a sketch that is asked for, and maxAskedBlocks the blocks;
+	// more is invalid.
+	MaxSketchCells = 3 << 14
+	maxAskedBlocks = 1 << 16
+
 	// MaxSubscribers bounds the subscriptions that one RPC bus serves, each with a
 	// goroutine and at most a batch; more are refused.
 	MaxSubscribers = 1024

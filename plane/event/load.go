@@ -11,10 +11,11 @@ import (
 //
 //	offset  bytes  what
 //	0       1      n, how many bytes follow: 6 … 127
-//	1       n      six or seven unsigned varints (7 bits a byte, low bits first, the
+//	1       n      six to eight unsigned varints (7 bits a byte, low bits first, the
 //	               high bit set on all but the last byte): Running, Waiting,
-//	               MaxRunning, KVBlocks, KVUsed, Steps, and flags: 1 is Down, others
-//	               are skipped. Without any the seventh is left out.
+//	               MaxRunning, KVBlocks, KVUsed, Steps, flags, and PrefillTokens if
+//	               the flags say so: 1 is Down, 2 Detailed, others are skipped.
+//	               Without any flag the seventh is left out.
 //
 // Bytes left within n after that belong to a newer form and are skipped, so a
 // worker may say more than an older router understands. The first five are at most
@@ -29,8 +30,18 @@ func AppendLoad(b []byte, l engine.Load) []byte {
 		b = binary.AppendUvarint(b, uint64(min(max(n, 0), MaxLoadCount)))
 	}
 	b = binary.AppendUvarint(b, l.Steps)
+	var flags uint64
 	if l.Down {
-		b = binary.AppendUvarint(b, loadDown)
+		flags |= loadDown
+	}
+	if l.Detailed {
+		flags |= loadDetailed
+	}
+	if flags != 0 {
+		b = binary.AppendUvarint(b, flags)
+	}
+	if l.Detailed {
+		b = binary.AppendUvarint(b, uint64(min(max(l.PrefillTokens, 0), MaxLoadCount)))
 	}
 	b[start] = byte(len(b) - start - 1)
 	return b
@@ -60,7 +71,14 @@ func ParseLoad(b []byte) (l engine.Load, rest []byte, err error) {
 		if n <= 0 {
 			return engine.Load{}, nil, corrupt("a load holds no valid flags")
 		}
-		l.Down = flags&loadDown != 0
+		l.Down, body = flags&loadDown != 0, body[n:]
+		if flags&loadDetailed != 0 {
+			v, n := binary.Uvarint(body)
+			if n <= 0 || v > MaxLoadCount {
+				return engine.Load{}, nil, corrupt("a load holds no valid count of prefill tokens")
+			}
+			l.Detailed, l.PrefillTokens = true, int(v)
+		}
 	}
 	return l, rest, nil
 }
@@ -68,8 +86,11 @@ func ParseLoad(b []byte) (l engine.Load, rest []byte, err error) {
 // MaxLoadCount bounds each count of a load but Steps.
 const MaxLoadCount = math.MaxInt32
 
-// loadDown is the flag of an engine that is down.
-const loadDown = 1
+// The flags of a load.
+const (
+	loadDown     = 1 << iota // the engine is down
+	loadDetailed             // PrefillTokens follows
+)
 
 // maxLoadBytes bounds what follows the length byte, newer forms included.
 const maxLoadBytes = 127

@@ -52,8 +52,11 @@ func NewRPC(find func(Source) *rpc.Peer) *RPC {
 	return b
 }
 
-// Register lets s answer subscriptions, before it serves.
-func (b *RPC) Register(s *rpc.Server) { s.Handle(Method, rpc.Endpoint{Serve: b.serve}) }
+// Register lets s answer subscriptions and questions, before it serves.
+func (b *RPC) Register(s *rpc.Server) {
+	s.Handle(Method, rpc.Endpoint{Serve: b.serve})
+	s.Handle(AskMethod, rpc.Endpoint{Serve: b.answer})
+}
 
 // Attach makes p's events available to who is connected to this process.
 func (b *RPC) Attach(p *Publisher) (detach func(), err error) {

@@ -28,6 +28,9 @@ func (d *Digest) Add(o Digest) { d.Blocks += o.Blocks; d.Sum += o.Sum }
 // Note adds a block.
 func (d *Digest) Note(h dynamo.BlockHash) { d.Blocks++; d.Sum += digestOf(uint64(h)) }
 
+// Drop takes away a block that the set has.
+func (d *Digest) Drop(h dynamo.BlockHash) { d.Blocks--; d.Sum -= digestOf(uint64(h)) }
+
 // Digest is that of all blocks a source holds in a tier, without those expected.
 func (x *Index) Digest(s Source, t dynamo.Tier) Digest {
 	src := x.source(s)

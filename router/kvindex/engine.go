@@ -8,22 +8,31 @@ import (
 	"github.com/dynamo-go/dynamo/tokens"
 )
 
-// engineIDs finds the blocks of a source's tier by what its engine calls them. A
-// slot is a word with 48 bits of the mixed id and 16 of the block's mixed hash, which
-// tell whether the reference still means that block, and the reference.
+// engineIDs finds the blocks of a source's tier by what its engine calls them. It is
+// made as table is, of lines with five slots each that fill from the first one on.
 type engineIDs struct {
-	keys []uint64
-	refs []uint32
-	n    int
+	lines []engineLine
+	n     int
 	// more counts, for blocks that several ids stand for, those beyond the first: the
 	// block is gone when all its ids are.
 	more map[uint64]uint32
 }
 
+// engineLine is a cache line. A key is 48 bits of the mixed id, and 16 of the block's
+// mixed hash that tell whether the reference still means that block.
+type engineLine struct {
+	keys [lineSlots]uint64
+	refs [lineSlots]uint32 // 0: empty
+	_    uint32
+}
+
 const (
-	minEngineSlots  = 64
-	engineSlotBytes = 12
-	moreBytes       = 32 // of an entry of more, about
+	lineSlots      = 5
+	minEngineLines = 4
+	lineBytes      = 64
+	engineLoad     = 0.85
+	engineGrowth   = 1.3
+	moreBytes      = 32 // of an entry of more, about
 )
 
 // settled is what a store changed in a run: the blocks that the lane holds now, and
@@ -56,7 +65,7 @@ func (x *Index) StoreEngine(s Source, t dynamo.Tier, parent dynamo.BlockHash, ha
 		return
 	}
 	for i := range ids[:min(len(blocks), 256)] { // fetch what the next loop reads
-		x.sink += e.keys[e.home(engineKey(x, ids[i]))]
+		x.sink += uint64(e.lines[e.home(engineKey(x, ids[i]))].refs[0])
 	}
 	at := 0
 	for i, ref := range x.refs {
@@ -78,56 +87,61 @@ func (x *Index) StoreEngine(s Source, t dynamo.Tier, parent dynamo.BlockHash, ha
 // engineKey is the mixed id; the mixing can be undone, so ids differ when keys do.
 func engineKey(x *Index, id uint64) uint64 { return digestOf(id^x.seed) &^ 0xffff }
 
+// home is the line in which the search for a key begins.
 func (e *engineIDs) home(key uint64) int {
-	i, _ := bits.Mul64(key, uint64(len(e.keys)))
+	i, _ := bits.Mul64(key, uint64(len(e.lines)))
 	return int(i)
 }
 
-// find returns the slot of a key, or the empty one where it would be.
-func (e *engineIDs) find(key uint64) int {
-	for i := e.home(key); ; i++ {
-		if i == len(e.keys) {
-			i = 0
+// find returns the line and the slot of a key, or of the empty slot where it would
+// be. There must be one.
+func (e *engineIDs) find(key uint64) (*engineLine, int) {
+	for i := e.home(key); ; {
+		l := &e.lines[i]
+		n := 0
+		for k := range lineSlots {
+			if l.keys[k]&^0xffff == key && l.refs[k] != 0 {
+				return l, k
+			}
+			n += int(used(uint64(l.refs[k])))
 		}
-		if e.refs[i] == 0 || e.keys[i]&^0xffff == key {
-			return i
+		if n < lineSlots {
+			return l, n
+		}
+		if i++; i == len(e.lines) {
+			i = 0
 		}
 	}
 }
 
 // reserve makes room for n more ids.
 func (e *engineIDs) reserve(x *Index, lane uint32, n int) bool {
-	need := float64(e.n+n) / maxLoad
-	if need <= float64(len(e.keys)) {
+	need := int(float64(e.n+n)/(engineLoad*lineSlots)) + 1
+	if need <= len(e.lines) {
 		return true
 	}
-	if stale := int64(e.n) - x.lanes.all[lane].blocks*2; stale > 0 { // ids of blocks that were evicted
-		e.purge(x, lane)
+	if int64(e.n) > 2*x.lanes.all[lane].blocks { // half of it are ids of blocks that were evicted
+		e.fill(len(e.lines), func(ref uint32, key uint64) bool { return x.holds(lane, ref, key) })
 	}
-	size := max(int(need), minEngineSlots, int(float64(len(e.keys))*1.4))
-	if !x.budget.take(int64(size-len(e.keys)) * engineSlotBytes) {
-		return e.n+n+1 < len(e.keys)
+	size := max(need, minEngineLines, int(float64(len(e.lines))*engineGrowth))
+	if !x.budget.take(int64(size-len(e.lines)) * lineBytes) {
+		return e.n+n < len(e.lines)*lineSlots
 	}
-	keys, refs := e.keys, e.refs
-	e.keys, e.refs = make([]uint64, size), make([]uint32, size)
-	for i, r := range refs {
-		if r != 0 {
-			j := e.find(keys[i] &^ 0xffff)
-			e.keys[j], e.refs[j] = keys[i], r
-		}
-	}
+	e.fill(size, func(uint32, uint64) bool { return true })
 	return true
 }
 
-// purge drops the ids of blocks that the lane does not hold.
-func (e *engineIDs) purge(x *Index, lane uint32) {
-	keys, refs := e.keys, e.refs
-	e.keys, e.refs, e.n = make([]uint64, len(keys)), make([]uint32, len(refs)), 0
-	for i, r := range refs {
-		if r != 0 && x.holds(lane, r, keys[i]) {
-			j := e.find(keys[i] &^ 0xffff)
-			e.keys[j], e.refs[j] = keys[i], r
-			e.n++
+// fill makes new lines and keeps what keep says.
+func (e *engineIDs) fill(size int, keep func(ref uint32, key uint64) bool) {
+	old := e.lines
+	e.lines, e.n = make([]engineLine, size), 0
+	for i := range old {
+		for k, ref := range old[i].refs {
+			if ref != 0 && keep(ref, old[i].keys[k]) {
+				l, n := e.find(old[i].keys[k] &^ 0xffff)
+				l.keys[n], l.refs[n] = old[i].keys[k], ref
+				e.n++
+			}
 		}
 	}
 }
@@ -149,22 +163,20 @@ func (x *Index) holds(lane, ref uint32, key uint64) bool {
 func (x *Index) note(e *engineIDs, lane uint32, id uint64, ref uint32, h uint64, fresh bool) {
 	key := engineKey(x, id)
 	full := key | x.mix(h)&0xffff
-	i := e.find(key)
+	l, k := e.find(key)
 	switch {
-	case e.refs[i] == 0:
+	case l.refs[k] == 0:
 		e.n++
-	case e.refs[i] == ref && e.keys[i] == full:
+	case l.refs[k] == ref && l.keys[k] == full:
 		if !fresh {
 			return // stored again
 		}
-		e.keys[i], e.refs[i] = full, ref
-		return
 	default: // the id stood for another block
-		if old, oldKey := e.refs[i], e.keys[i]; x.holds(lane, old, oldKey) {
-			x.forget(e, lane, old)
+		if x.holds(lane, l.refs[k], l.keys[k]) {
+			x.forget(e, lane, l.refs[k])
 		}
 	}
-	e.keys[i], e.refs[i] = full, ref
+	l.keys[k], l.refs[k] = full, ref
 	if !fresh && x.budget.take(moreBytes) {
 		if e.more == nil {
 			e.more = map[uint64]uint32{}
@@ -219,22 +231,21 @@ func (x *Index) RemoveEngine(s Source, t dynamo.Tier, ids []uint64) {
 		x.removePending(src, t, ids)
 	}
 	e, lane := src.engine[t], src.lanes[t]
-	if e == nil || len(e.keys) == 0 || lane == 0 {
+	if e == nil || len(e.lines) == 0 || lane == 0 {
 		return
 	}
 	for _, id := range ids[:min(len(ids), 256)] {
-		x.sink += e.keys[e.home(engineKey(x, id))]
+		x.sink += uint64(e.lines[e.home(engineKey(x, id))].refs[0])
 	}
 	var run uint32
 	var set uint64
 	for _, id := range ids {
-		i := e.find(engineKey(x, id))
-		ref := e.refs[i]
+		l, k := e.find(engineKey(x, id))
+		ref, key := l.refs[k], l.keys[k]
 		if ref == 0 {
 			continue
 		}
-		key := e.keys[i]
-		e.remove(i)
+		e.remove(l, k)
 		if ref/runBlocks != run {
 			x.take(run, lane, set)
 			run, set = ref/runBlocks, 0
@@ -250,28 +261,65 @@ func (x *Index) RemoveEngine(s Source, t dynamo.Tier, ids []uint64) {
 	x.take(run, lane, set)
 }
 
-// remove empties slot i.
-func (e *engineIDs) remove(i int) {
+// remove empties a slot and closes the gap, as part.vacate does.
+func (e *engineIDs) remove(l *engineLine, k int) {
 	e.n--
-	for j := i; ; {
-		if j++; j == len(e.keys) {
-			j = 0
+	for {
+		n := 0
+		for _, ref := range l.refs {
+			n += int(used(uint64(ref)))
 		}
-		if e.refs[j] == 0 {
-			break
+		l.keys[k], l.refs[k] = l.keys[n-1], l.refs[n-1]
+		l.keys[n-1], l.refs[n-1] = 0, 0
+		if n < lineSlots {
+			return
 		}
-		if between(e.home(e.keys[j]&^0xffff), i, j) {
-			e.keys[i], e.refs[i] = e.keys[j], e.refs[j]
-			i = j
+		from, slot := e.strayed(e.index(l))
+		if from == nil {
+			return
+		}
+		l.keys[n-1], l.refs[n-1] = from.keys[slot], from.refs[slot]
+		l, k = from, slot
+	}
+}
+
+// index is that of a line.
+func (e *engineIDs) index(l *engineLine) int {
+	for i := e.home(l.keys[0] &^ 0xffff); ; i++ { // where its first entry belongs, or shortly behind
+		if i == len(e.lines) {
+			i = 0
+		}
+		if &e.lines[i] == l {
+			return i
 		}
 	}
-	e.keys[i], e.refs[i] = 0, 0
+}
+
+// strayed returns the place of an entry behind a line that belongs there or before.
+func (e *engineIDs) strayed(start int) (*engineLine, int) {
+	for at := start; ; {
+		if at++; at == len(e.lines) {
+			at = 0
+		}
+		if at == start {
+			return nil, 0
+		}
+		l := &e.lines[at]
+		for k, ref := range l.refs {
+			if ref == 0 {
+				return nil, 0
+			}
+			if between(e.home(l.keys[k]&^0xffff), start, at) {
+				return l, k
+			}
+		}
+	}
 }
 
 // dropEngine forgets all ids of a tier.
 func (x *Index) dropEngine(src *source, t dynamo.Tier) {
 	if e := src.engine[t]; e != nil {
-		x.bytes -= int64(len(e.keys))*engineSlotBytes + int64(len(e.more))*moreBytes
+		x.bytes -= int64(len(e.lines))*lineBytes + int64(len(e.more))*moreBytes
 		src.engine[t] = nil
 	}
 }

@@ -50,6 +50,9 @@ func (x *Index) find(w *scratch, q []uint64, dst []Overlap) []Overlap {
 	}
 	found := dst[base:]
 	w.begin()
+	for i := m; i < len(q); i += runBlocks { // have fetched what the loop will most likely read
+		w.sink += q[i]
+	}
 	for depth := 0; ; {
 		// The common length is a case of its own so that the processor can guess the
 		// place of the next head and fetch it while this run is still on its way.
@@ -128,8 +131,8 @@ func (x *Index) first(w *scratch, r *run, m int, dst []Overlap) []Overlap {
 	limit := limitTo(m)
 	if l := r.lane0.Load(); l != 0 {
 		if info, mask := x.lanes.info(l), r.mask0.Load(); info != 0 && mask&1 != 0 {
-			n := lead(mask, limit)
-			dst = append(dst, Overlap{Source(info >> laneSource), [4]uint32{n, n, n, n}})
+			dst = append(dst, Overlap{})
+			dst[len(dst)-1].set(Source(info>>laneSource), lead(mask, limit))
 		}
 	}
 	for at := r.more.Load(); at != 0; {
@@ -157,11 +160,20 @@ func (x *Index) appendHolders(dst []Overlap, e []atomic.Uint64, limit uint64) []
 		if !all && x.lanes.info(uint32(key)) == 0 {
 			continue
 		}
-		n := lead(mask, limit)
-		out[k] = Overlap{Source(key >> (32 + laneSource)), [4]uint32{n, n, n, n}}
+		out[k].set(Source(key>>(32+laneSource)), lead(mask, limit))
 		k++
 	}
 	return out[:k]
+}
+
+// set makes o say that s holds n blocks in the fastest tier. It writes the words one
+// by one: the processor stalls when they are put together elsewhere and copied.
+func (o *Overlap) set(s Source, n uint32) {
+	o.Source = s
+	o.Blocks[0] = n
+	o.Blocks[1] = n
+	o.Blocks[2] = n
+	o.Blocks[3] = n
 }
 
 // limitTo has ones for the first m blocks of a run.

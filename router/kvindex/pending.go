@@ -93,11 +93,12 @@ func (x *Index) resolve(src *source, t dynamo.Tier, id uint64) (uint64, bool) {
 	for i := range tiers {
 		t := (int(t) + i) % tiers
 		e := src.engine[t]
-		if e == nil || len(e.keys) == 0 {
+		if e == nil || len(e.lines) == 0 {
 			continue
 		}
-		if at := e.find(engineKey(x, id)); e.refs[at] != 0 && x.holds(src.lanes[t], e.refs[at], e.keys[at]) {
-			return x.hash(x.runs.at(e.refs[at]/runBlocks), int(e.refs[at]%runBlocks)), true
+		l, k := e.find(engineKey(x, id))
+		if ref := l.refs[k]; ref != 0 && x.holds(src.lanes[t], ref, l.keys[k]) {
+			return x.hash(x.runs.at(ref/runBlocks), int(ref%runBlocks)), true
 		}
 	}
 	return 0, false

@@ -5,7 +5,8 @@ import "math/bits"
 // scratch is a lookup's working memory. It grows with the number of sources and is
 // kept for the next lookup.
 type scratch struct {
-	last int // index in the overlaps of the source located last
+	sink uint64 // keeps reads that fetch memory
+	last int    // index in the overlaps of the source located last
 
 	placed   bool   // places are those of this lookup's overlaps
 	placedAt uint64 // and their stamp

@@ -167,6 +167,7 @@ type Booking struct {
 	Tokens, Prompt, New int
 	pairs               float64
 	kv                  int
+	at                  time.Time // when it was booked
 	stage               stage
 }
 
@@ -187,7 +188,7 @@ func (c *Candidate) Book(b *Booking, now time.Time) {
 	b.Tokens, b.Prompt = clamp(b.Tokens, 0, maxTokens), clamp(b.Prompt, 0, maxTokens)
 	b.New = clamp(b.New, 0, b.Prompt)
 	b.pairs = pairs(b.New, b.Prompt-b.New)
-	b.stage = prefilling
+	b.stage, b.at = prefilling, now
 	if c.Prefills == 0 {
 		c.PrefillSince = now
 	}
@@ -199,15 +200,22 @@ func (c *Candidate) Book(b *Booking, now time.Time) {
 }
 
 // Started says that the first token has come: the prompt is computed, and its KV
-// held. cached is how much of the prompt the worker says it held; it is for the
-// caller's own statistics and changes nothing here.
-func (c *Candidate) Started(b *Booking, now time.Time) {
+// held. It returns what can be learned from that, for Estimator.First.
+func (c *Candidate) Started(b *Booking, now time.Time) Sample {
 	if b.stage != prefilling {
-		return
+		return Sample{}
 	}
+	// Prompts are computed one after another: this one since it was booked, or since
+	// the one before it was done.
+	since := b.at
+	if c.PrefillSince.After(since) {
+		since = c.PrefillSince
+	}
+	s := Sample{New: b.New, Pairs: b.pairs, Decodes: max(c.Booked-c.Prefills, 0), KVTokens: c.KVTokens, StepTokens: c.StepTokens, Took: now.Sub(since)}
 	c.prefilled(b, now)
 	b.stage, b.kv = decoding, b.Prompt
 	c.KVTokens += b.kv
+	return s
 }
 
 // Grown says that the answer has grown by n tokens.

@@ -182,9 +182,9 @@ func (d *Decision) keepClose() {
 	}
 }
 
-// costSession sets those aside that hold much more than the mean, as consistent
-// hashing with bounded loads does; among the others the session's hash decides. A
-// request without a session goes to the least loaded.
+// costSession sets those aside that are half full and hold much more than their share,
+// as consistent hashing with bounded loads does; among the others the session's hash
+// decides. A request without a session goes to the least loaded.
 func (d *Decision) costSession() {
 	if d.Request.Session == 0 {
 		d.costFill()
@@ -198,7 +198,8 @@ func (d *Decision) costSession() {
 		}
 	}
 	for i := range d.Scores {
-		share := math.Ceil(sessionSlack * load * float64(d.Candidates[i].capacity()) / max(capacity, 1))
-		d.Scores[i].Aside = float64(d.Scores[i].Load+1) > max(share, 1)
+		own := float64(d.Candidates[i].capacity())
+		share := sessionSlack * load * own / max(capacity, 1)
+		d.Scores[i].Aside = float64(d.Scores[i].Load+1) > max(share, own/2)
 	}
 }

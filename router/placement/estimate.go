@@ -2,6 +2,7 @@ package placement
 
 import (
 	"math"
+	"slices"
 	"time"
 
 	"github.com/dynamo-go/dynamo/perfmodel"
@@ -12,7 +13,10 @@ import (
 type Estimator struct {
 	online *perfmodel.Online
 	error  Calibration
-	answer float64 // tokens of an answer, as of late
+	// prompts are those of the last step that computed any.
+	prompts Sample
+	chunk   [1]perfmodel.Chunk
+	answer  float64 // tokens of an answer, as of late
 }
 
 // NewEstimator returns an Estimator that believes prior, as of a worker of the same
@@ -35,45 +39,62 @@ func NewEstimator(prior perfmodel.ClosedForm) *Estimator {
 	return &Estimator{online: online}
 }
 
-// Sample is what is known of a candidate's work when something is measured there.
+// Sample is a time that was measured at a candidate, and what was done in it.
 type Sample struct {
 	// New tokens of prompts were computed, with Pairs of one of them and one that it
-	// attends to.
-	New   int
-	Pairs float64
+	// attends to, in steps of at most StepTokens; 0 is unknown.
+	New        int
+	Pairs      float64
+	StepTokens int
 	// Decodes sequences ran beside, and held KVTokens between them.
 	Decodes, KVTokens int
+	// Took is the time.
+	Took time.Duration
 }
 
-// Ahead is what the prompt of a booking will have waited for, and been, when its first
-// token comes: to be asked for when it is booked, and given to First.
-func (c *Candidate) Ahead(b *Booking) Sample {
-	return Sample{New: c.PrefillTokens, Pairs: c.PrefillPairs, Decodes: max(c.Booked-c.Prefills, 0), KVTokens: c.KVTokens}
+// Running is the sample of a step of those that run alone, which took so long: the time
+// between two tokens of a sequence while no prompt was pending.
+func (c *Candidate) Running(took time.Duration) Sample {
+	return Sample{Decodes: max(c.Booked-c.Prefills, 1), KVTokens: c.KVTokens, Took: took}
 }
 
-// Running is what the sequences are whose steps are measured by Gap.
-func (c *Candidate) Running() Sample {
-	return Sample{Decodes: max(c.Booked-c.Prefills, 1), KVTokens: c.KVTokens}
-}
-
-// First takes in how long the first token of a request took, that was predicted to take
-// so many milliseconds. What cannot be is left out.
-func (e *Estimator) First(s Sample, predictedMS float64, took time.Duration) {
-	e.error.Observe(predictedMS, took.Seconds()*1e3)
+// First takes in what Started has returned, and how long the first token took of that
+// request, which was predicted to take so many milliseconds. What cannot be is left
+// out.
+func (e *Estimator) First(s Sample, predictedMS float64, ttft time.Duration) {
+	e.error.Observe(predictedMS, ttft.Seconds()*1e3)
 	if s.New <= 0 {
 		return
 	}
-	// Several prompts one after another are one chunk of as many pairs.
-	n := clamp(s.New, 1, maxTokens)
-	context := clampFloat(s.Pairs/float64(n)-float64(n)/2, 0, maxTokens)
-	b := perfmodel.Batch{Chunks: []perfmodel.Chunk{{New: n, Context: int(context)}}, Decodes: clamp(s.Decodes, 0, maxRequests), KVTokens: clamp(s.KVTokens, 0, maxTokens)}
-	_ = e.online.Observe(&b, took.Seconds()) // it refuses what is not a duration
+	// Prompts of one step have their first tokens at once: they are one sample.
+	if s.Took*sameStep < e.prompts.Took {
+		e.prompts.New += s.New
+		e.prompts.Pairs += s.Pairs
+		e.prompts.Took += max(s.Took, 0)
+		return
+	}
+	e.observe(&e.prompts)
+	e.prompts = s
 }
 
-// Gap takes in the time between two tokens of a sequence while no prompt was computed.
-func (e *Estimator) Gap(s Sample, took time.Duration) {
-	b := perfmodel.Batch{Decodes: clamp(s.Decodes, 1, maxRequests), KVTokens: clamp(s.KVTokens, 0, maxTokens)}
-	_ = e.online.Observe(&b, took.Seconds()) // it refuses what is not a duration
+// Gap takes in what Running has made.
+func (e *Estimator) Gap(s Sample) { e.observe(&s) }
+
+// observe learns from a sample, if it is one. A prompt of several steps counts as their
+// mean.
+func (e *Estimator) observe(s *Sample) {
+	steps := 1.0
+	b := perfmodel.Batch{Decodes: clamp(s.Decodes, 0, maxRequests), KVTokens: clamp(s.KVTokens, 0, maxTokens)}
+	if n := float64(clamp(s.New, 0, maxTokens)); n > 0 {
+		if s.StepTokens > 0 {
+			steps = math.Ceil(n / float64(s.StepTokens))
+		}
+		each := math.Ceil(n / steps)
+		context := clampFloat(s.Pairs/n-each/2, 0, maxTokens)
+		e.chunk[0] = perfmodel.Chunk{New: int(each), Context: int(context)}
+		b.Chunks = e.chunk[:]
+	}
+	_ = e.online.Observe(&b, s.Took.Seconds()/steps) // it refuses what is no step and no duration
 }
 
 // Answered takes in how long an answer was.
@@ -118,7 +139,7 @@ const (
 // and finite is left out.
 func (c *Calibration) Observe(predicted, observed float64) {
 	ratio := observed / predicted
-	if !(predicted > 0) || !(observed > 0) || math.IsInf(ratio, 0) || math.IsNaN(ratio) {
+	if !(ratio > 0) || !(predicted > 0) || math.IsInf(ratio, 0) {
 		return
 	}
 	for i := range c.counts {
@@ -200,8 +221,13 @@ func (s *Shadow) Observe(d *Decision) int {
 	if d.Winner == None {
 		return None
 	}
-	other := Decide(s.Params, d.Request, d.Candidates, s.scores)
+	other := Decision{Params: s.Params, Request: d.Request, Candidates: d.Candidates}
+	if s.Params.Prior == d.Params.Prior {
+		other.rows, other.now = d.rows, d.now // they are worked out alike
+	}
+	other.Scores = slices.Grow(s.scores[:0], len(d.Candidates))[:len(d.Candidates)]
 	s.scores = other.Scores
+	other.make()
 	if other.Winner == None { // a policy that wants more of a request
 		return None
 	}

@@ -152,7 +152,7 @@ func (r *Record) describe(e *Entry) string {
 			}
 		}
 	} else {
-		fmt.Fprintf(&b, ", %d requests", e.Load)
+		fmt.Fprintf(&b, ", %d %s", e.Load, plural(e.Load, "request"))
 	}
 	fmt.Fprintf(&b, "; holds %d blocks", e.Held)
 	if e.Slower > 0 {
@@ -191,7 +191,7 @@ func (r *Record) otherwise(e *Entry) string {
 	case r.terms && e.Terms.Wait > gap:
 		ways = append(ways, milliseconds(gap)+" less wait")
 	case r.terms && e.Terms.Slowdown > gap:
-		ways = append(ways, milliseconds(gap)+" less slowdown of those that run there")
+		ways = append(ways, milliseconds(gap)+" less slowdown of others")
 	case (r.Policy == LeastLoaded || r.Policy == PowerOfTwo) && e.Load > 0:
 		// The cost is (load+1)/capacity.
 		fewer := int(gap*float64(e.Load+1)/e.Cost) + 1

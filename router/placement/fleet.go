@@ -190,9 +190,9 @@ func (c *Candidate) price(m *perfmodel.ClosedForm, load int, at time.Time, now i
 	}
 	p := price{
 		since: now - int64(at.Sub(since)), head: float32(head * 1e3), fixed: float32(wait * 1e3), room: math.MaxFloat32,
-		pair: float32(1e3 * m.PrefillSecondsPerPair * (b.running + 2)),
+		pair: float32(1e3 * m.PrefillSecondsPerPair * (b.delayed + 1)),
 	}
-	token := m.PrefillSecondsPerToken*(b.running+2) + (b.mixed+(b.running+1)*m.PrefillFixedSeconds)/b.stepTokens
+	token := m.PrefillSecondsPerToken*(b.delayed+1) + (b.mixed+b.delayed*m.PrefillFixedSeconds)/b.stepTokens
 	answer := m.DecodeFixedSeconds + b.shared/2 + (1+b.running/2)*m.DecodeSecondsPerSequence + c.places(load)*b.step
 	if c.KVCapacity > 0 {
 		evict := c.evict(m, b.kv)

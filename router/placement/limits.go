@@ -30,6 +30,9 @@ const (
 	drainHalfLife = 10 * time.Second
 	maxRetryAfter = time.Minute
 
+	// sameStep is by which factor the time since the last first token is shorter than
+	// the one before, where both were computed in one step.
+	sameStep = 20
 	// enoughSamples is how many requests a worker has to have served before its own
 	// model is believed.
 	enoughSamples = 24

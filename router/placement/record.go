@@ -221,7 +221,7 @@ type Entry struct {
 	Held, Slower int
 	// ReportAge is the age of its last report; negative if there was none.
 	ReportAge time.Duration
-	// Terms are those of its cost, to about 0.3 %, Decode with Evict in it.
+	// Terms are those of its cost, to 0.4 %, Decode with Evict in it.
 	Terms Terms
 	// PerBlock is by how much the cost falls with one block more.
 	PerBlock float64

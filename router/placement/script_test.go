@@ -10,6 +10,7 @@ import (
 	"github.com/cockroachdb/datadriven"
 
 	"github.com/dynamo-go/dynamo"
+	"github.com/dynamo-go/dynamo/perfmodel"
 	"github.com/dynamo-go/dynamo/router/placement"
 )
 
@@ -20,6 +21,7 @@ type script struct {
 	now        time.Time
 	candidates []placement.Candidate
 	turn       uint64
+	last       placement.Decision
 }
 
 // TestScript runs the files of testdata. See one for the commands.
@@ -62,6 +64,8 @@ func (sc *script) run(t *testing.T, d *datadriven.TestData) string {
 		return ""
 	case "pick":
 		return sc.pick(t, d)
+	case "explain":
+		return sc.explain(t)
 	}
 	d.Fatalf(t, "no such command")
 	return ""
@@ -80,8 +84,17 @@ func (sc *script) find(t *testing.T, name string) *placement.Candidate {
 	return &sc.candidates[i]
 }
 
+// models are those that a script can give a worker: vllm's on an H200, and one that is
+// five times as slow.
+var models = map[string]perfmodel.ClosedForm{
+	"h200": {PrefillFixedSeconds: 8e-3, PrefillSecondsPerToken: 20e-6, PrefillSecondsPerPair: 2e-9, DecodeFixedSeconds: 5e-3, DecodeSecondsPerSequence: 4e-6, DecodeSecondsPerKVToken: 50e-9},
+	"slow": {PrefillFixedSeconds: 40e-3, PrefillSecondsPerToken: 100e-6, PrefillSecondsPerPair: 10e-9, DecodeFixedSeconds: 25e-3, DecodeSecondsPerSequence: 20e-6, DecodeSecondsPerKVToken: 250e-9},
+}
+
 // worker NAME [max=N] [queue=N] [booked=N] [tokens=N] [state=up|down|draining]
-// [held=DURATION] [lost=DURATION] [doubted=DURATION] [kind=N] adds or changes one.
+// [held=DURATION] [lost=DURATION] [doubted=DURATION] [kind=N] [prefills=N pending=N]
+// [kv=N] [capacity=N] [model=NAME] adds or changes one. So many prompts with so many
+// tokens between them are pending, and those that run hold kv tokens.
 func (sc *script) worker(t *testing.T, d *datadriven.TestData) {
 	c := sc.find(t, d.CmdArgs[0].Key)
 	var state, held, lost, doubted string
@@ -92,6 +105,18 @@ func (sc *script) worker(t *testing.T, d *datadriven.TestData) {
 	d.MaybeScanArgs(t, "kind", &c.Kind)
 	if d.MaybeScanArgs(t, "state", &state) {
 		c.State = map[string]placement.State{"up": placement.Up, "down": placement.Down, "draining": placement.Draining}[state]
+	}
+	if d.MaybeScanArgs(t, "pending", &c.PrefillTokens) {
+		c.PrefillPairs, c.PrefillSince = float64(c.PrefillTokens)*float64(c.PrefillTokens)/2, sc.now
+	}
+	d.MaybeScanArgs(t, "prefills", &c.Prefills)
+	d.MaybeScanArgs(t, "kv", &c.KVTokens)
+	d.MaybeScanArgs(t, "capacity", &c.KVCapacity)
+	var model string
+	if d.MaybeScanArgs(t, "model", &model) {
+		if err := c.SetModel(models[model]); err != nil {
+			d.Fatalf(t, "%v", err)
+		}
 	}
 	until := func(text string) time.Time {
 		wait, err := time.ParseDuration(text)
@@ -111,8 +136,10 @@ func (sc *script) worker(t *testing.T, d *datadriven.TestData) {
 	}
 }
 
-// pick ID [attempt=N] [not=w1,w2] [sticky=w1] [ranks=0+1+unable] [times=N] decides, books, and prints
-// the scores; with times only the winners of as many requests.
+// pick ID [attempt=N] [not=w1,w2] [sticky=w1] [ranks=0+1+unable] [times=N] [tokens=N]
+// [has=w1:10+w2:5] [session=NAME] [pin=w1] decides, books, and prints the scores; with
+// times only the winners of as many requests. A prompt is in blocks of 16 tokens, of
+// which workers have the first so many.
 func (sc *script) pick(t *testing.T, d *datadriven.TestData) string {
 	q := placement.Request{ID: dynamo.RequestID(d.CmdArgs[0].Key), Now: sc.now}
 	attempt, times := 0, 0
@@ -139,6 +166,7 @@ func (sc *script) pick(t *testing.T, d *datadriven.TestData) string {
 	if d.MaybeScanArgs(t, "sticky", &sticky) {
 		q.Sticky = sc.find(t, sticky).Key
 	}
+	sc.prompt(t, d, &q)
 	if times == 0 {
 		q.Seed = placement.Seed(q.ID, 0, attempt)
 		dec := sc.decide(t, q)
@@ -158,11 +186,47 @@ func (sc *script) pick(t *testing.T, d *datadriven.TestData) string {
 	return strings.TrimSpace(b.String()) + "\n"
 }
 
+// prompt fills in what a policy asks of the prompt.
+func (sc *script) prompt(t *testing.T, d *datadriven.TestData, q *placement.Request) {
+	var has, session, pin string
+	q.BlockSize, q.Expected = 16, 100
+	d.MaybeScanArgs(t, "tokens", &q.Tokens)
+	if d.MaybeScanArgs(t, "session", &session) {
+		q.Session = placement.Hash(session)
+	}
+	if d.MaybeScanArgs(t, "pin", &pin) {
+		q.Pin.ID = sc.find(t, pin).ID
+	}
+	if !d.MaybeScanArgs(t, "has", &has) {
+		return
+	}
+	for part := range strings.SplitSeq(has, "+") {
+		name, count, _ := strings.Cut(part, ":")
+		var blocks uint32
+		if _, err := fmt.Sscan(count, &blocks); err != nil {
+			d.Fatalf(t, "%v", err)
+		}
+		c := sc.find(t, name)
+		at := slices.IndexFunc(sc.candidates, func(x placement.Candidate) bool { return x.Key == c.Key })
+		q.Overlaps = append(q.Overlaps, device(int32(at), blocks))
+	}
+}
+
+// explain puts the last decision into words, by way of its record.
+func (sc *script) explain(t *testing.T) string {
+	r, err := placement.ParseRecord(sc.last.AppendRecord(nil, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return placement.Explain(&r).String() + "\n"
+}
+
 // decide decides, checks the laws of a decision, and books.
 func (sc *script) decide(t *testing.T, q placement.Request) placement.Decision {
 	t.Helper()
 	d := placement.Decide(placement.DefaultParams(sc.policy), q, slices.Clone(sc.candidates), nil)
 	check(t, &d)
+	sc.last = d
 	if d.Winner != placement.None {
 		sc.turn++
 		sc.candidates[d.Winner].Booked++

@@ -18,7 +18,7 @@ type Terms struct {
 	Load float64
 	// Slowdown is what others lose: the steps of those that run take longer while the
 	// prompt is computed, and with one sequence more; and who comes next finds the
-	// machine at work.
+	// machine at work, or a longer queue.
 	Slowdown float64
 	// Decode is what the answer's own steps take.
 	Decode float64
@@ -159,6 +159,11 @@ type batch struct {
 	shared                  float64 // what a step takes for those that run
 	step                    float64 // a whole step of theirs
 	mixed                   float64 // what a step that computes prompts takes beside them
+	// delayed is how many requests a prompt delays by the time that it is computed:
+	// those that run, whoever comes meanwhile and, where prompts are pending, those that
+	// come until the queue is empty: as many as wait, and half as many again while those
+	// are computed, and so on.
+	delayed float64
 }
 
 func (c *Candidate) batch(m *perfmodel.ClosedForm, load int, at time.Time) batch {
@@ -167,6 +172,7 @@ func (c *Candidate) batch(m *perfmodel.ClosedForm, load int, at time.Time) batch
 		slots = load
 	}
 	b := batch{running: float64(clamp(load-c.Prefills, 0, slots)), stepTokens: float64(c.StepTokens), mixed: m.PrefillFixedSeconds}
+	b.delayed = b.running + 1 + 2*float64(clamp(c.Prefills, 0, maxRequests))
 	if c.StepTokens <= 0 {
 		b.stepTokens = assumedStepTokens
 	}
@@ -226,8 +232,7 @@ func (d *Decision) termsOf(i int, m *perfmodel.ClosedForm, b *batch, held [4]int
 		if c.Prefills == 0 {
 			t.Prefill += b.mixed
 		}
-		// Once for each that runs, and once for whoever comes while it is computed.
-		t.Slowdown = (b.running + 1) * (own + n/b.stepTokens*m.PrefillFixedSeconds)
+		t.Slowdown = b.delayed * (own + n/b.stepTokens*m.PrefillFixedSeconds)
 	}
 	if r.Role != Prefill {
 		// Those that run are half way through answers like this one, so they are there for
