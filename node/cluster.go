@@ -14,7 +14,9 @@ import (
 	"github.com/dynamo-go/dynamo"
 	"github.com/dynamo-go/dynamo/plane/discovery"
 	"github.com/dynamo-go/dynamo/plane/discovery/etcd"
+	"github.com/dynamo-go/dynamo/plane/event"
 	"github.com/dynamo-go/dynamo/plane/rpc"
+	"github.com/dynamo-go/dynamo/router"
 )
 
 // ClusterConfig says how the parts of a cluster find and reach each other.
@@ -58,6 +60,10 @@ type ClusterConfig struct {
 	// Store replaces Discovery, and Dial the network's dialler, in tests.
 	Store discovery.Store
 	Dial  func(ctx context.Context, network, address string) (net.Conn, error)
+	// Routers hears, before a frontend serves, how to list its routers, and Tap changes
+	// how it is told of events; nil is nobody. For simulators.
+	Routers func(list func() []*router.Router)
+	Tap     func(event.SubscribeFunc) event.SubscribeFunc
 }
 
 // DefaultClusterConfig returns the defaults.

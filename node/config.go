@@ -30,18 +30,21 @@ const (
 	RoleServe    = "serve"    // frontend and engines in this process
 	RoleFrontend = "frontend" // HTTP for the workers that discovery finds
 	RoleWorker   = "worker"   // an engine that frontends find by discovery
+	RoleRouter   = "router"   // selections over HTTP for other gateways
 )
 
 // Config says what a node serves and how. Zero means zero: start from
 // DefaultConfig.
 type Config struct {
-	// Role is RoleServe, RoleFrontend or RoleWorker. Default serve.
+	// Role is RoleServe, RoleFrontend, RoleWorker or RoleRouter. Default serve.
 	Role string
 	// Cluster is how the parts of a cluster find and reach each other; of no
 	// meaning to RoleServe but for the routing among its engines.
 	Cluster ClusterConfig
 	// Worker is what only RoleWorker needs to know.
 	Worker WorkerConfig
+	// Selection is what only RoleRouter needs to know.
+	Selection SelectionConfig
 	// Engines is the number of engines RoleServe runs in this process. Default 1.
 	// (--num-workers with --in-process)
 	Engines int
@@ -142,7 +145,7 @@ type Config struct {
 // DefaultConfig returns the defaults.
 func DefaultConfig() Config {
 	return Config{
-		Role: RoleServe, Cluster: DefaultClusterConfig(), Worker: WorkerConfig{Count: 1}, Engines: 1, Mocker: DefaultMockerConfig(),
+		Role: RoleServe, Cluster: DefaultClusterConfig(), Worker: WorkerConfig{Count: 1}, Selection: DefaultSelectionConfig(), Engines: 1, Mocker: DefaultMockerConfig(),
 		Engine: EngineNative, Foreign: ForeignConfig{Command: "vllm", Timeout: 2 * time.Minute}, Precision: "int8", KernelLevel: levelAuto, PrefixCaching: true,
 		StepTokens: 512, MaxRunning: 64, MaxQueue: 1024,
 		BodyLimitBytes: 16 << 20, MaxWait: time.Minute, DrainTimeout: 30 * time.Second,
@@ -158,8 +161,11 @@ const levelAuto = "auto"
 func (c *Config) Validate() error {
 	var faults []error
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
-	if c.Role != RoleServe && c.Role != RoleFrontend && c.Role != RoleWorker {
-		fault("a node's role is %q; it must be %s, %s or %s", c.Role, RoleServe, RoleFrontend, RoleWorker)
+	if roles := []string{RoleServe, RoleFrontend, RoleWorker, RoleRouter}; !slices.Contains(roles, c.Role) {
+		fault("a node's role is %q; it must be one of %s", c.Role, strings.Join(roles, ", "))
+	}
+	if c.Role == RoleRouter {
+		faults = append(faults, c.selection().Validate())
 	}
 	faults = append(faults, c.Cluster.Validate(), c.Tracing.Validate(), c.validateRecording())
 	if id := c.Worker.Weights; len(id) > maxWeightsID || strings.ContainsFunc(id, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
@@ -208,7 +214,7 @@ func (c *Config) Validate() error {
 			fault("%s is %d; it must be %d or more", f.flag, f.n, f.min)
 		}
 	}
-	if c.Role != RoleFrontend && c.Engine == EngineNative && c.StepTokens < c.MaxRunning {
+	if c.Role != RoleFrontend && c.Role != RoleRouter && c.Engine == EngineNative && c.StepTokens < c.MaxRunning {
 		fault("--step-tokens is %d; it must be at least --max-running (%d), so that every running request gets its token", c.StepTokens, c.MaxRunning)
 	}
 	if c.StateDir == "" && (c.APIKey != "" || c.APIKeysFile != "") {

@@ -37,7 +37,7 @@ import (
 type fleet struct {
 	n      *Node
 	log    *slog.Logger
-	server *frontend.Server
+	server modelServer
 	client *rpc.Client
 	bus    *nats.Bus // nil: loads come over the request connections
 
@@ -50,6 +50,13 @@ type fleet struct {
 		members map[memberKey]*member
 		models  map[string]*servedModel
 	}
+}
+
+// modelServer is who serves the models to clients.
+type modelServer interface {
+	AddModel(m *frontend.Model) error
+	RemoveModel(name string)
+	SetAdapters(name string, adapters []string)
 }
 
 // memberKey is one life of a worker.
@@ -104,7 +111,7 @@ type servedModel struct {
 	before *servedModel
 }
 
-func newFleet(n *Node, s *frontend.Server, c *rpc.Client, bus *nats.Bus) *fleet {
+func newFleet(n *Node, s modelServer, c *rpc.Client, bus *nats.Bus) *fleet {
 	f := &fleet{n: n, log: obs.For(n.cfg.Logger, "node"), server: s, client: c, bus: bus}
 	f.mu.members, f.mu.models = map[memberKey]*member{}, map[string]*servedModel{}
 	return f

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"net"
 	"slices"
 	"time"
 
@@ -11,42 +12,71 @@ import (
 	"github.com/dynamo-go/dynamo"
 	"github.com/dynamo-go/dynamo/engine"
 	"github.com/dynamo-go/dynamo/frontend"
+	"github.com/dynamo-go/dynamo/plane/discovery"
+	"github.com/dynamo-go/dynamo/plane/event/nats"
 	"github.com/dynamo-go/dynamo/plane/rpc"
 	"github.com/dynamo-go/dynamo/router"
 )
 
 // runFrontend serves HTTP for the workers that discovery finds.
 func (n *Node) runFrontend(ctx context.Context) error {
+	p, err := n.openPlanes()
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	var f *fleet
+	s, err := n.server(p.key, func() []frontend.Instance { return f.instances() }, func() []*router.Router { return f.routers() })
+	if err != nil {
+		return err
+	}
+	f = newFleet(n, s, p.client, p.bus)
+	if n.cfg.Cluster.Routers != nil {
+		n.cfg.Cluster.Routers(f.routers)
+	}
+	return n.serveFleet(ctx, f, p.store, s.Serve)
+}
+
+// planes are what a role without engines reaches the workers by.
+type planes struct {
+	store  discovery.Store
+	key    []byte
+	client *rpc.Client
+	bus    *nats.Bus // nil: events come over the request connections
+}
+
+// openPlanes opens the store, the request plane and the event plane.
+func (n *Node) openPlanes() (*planes, error) {
 	store, err := n.openStore()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer store.Close()
-	key, err := n.clusterKey(store)
+	p := &planes{store: store}
+	if p.key, err = n.clusterKey(store); err == nil {
+		rc := n.rpcConfig(p.key)
+		if rc.TLS, err = n.cfg.Cluster.tlsConfig(); err == nil {
+			p.client, err = rpc.NewClient(rc)
+		}
+	}
+	if err == nil {
+		p.bus, err = n.openBus()
+	}
 	if err != nil {
-		return err
+		p.close()
+		return nil, err
 	}
-	rc := n.rpcConfig(key)
-	if rc.TLS, err = n.cfg.Cluster.tlsConfig(); err != nil {
-		return err
+	return p, nil
+}
+
+func (p *planes) close() {
+	if p.bus != nil {
+		p.bus.Close()
 	}
-	client, err := rpc.NewClient(rc)
-	if err != nil {
-		return err
-	}
-	bus, err := n.openBus()
-	if err != nil {
-		return err
-	}
-	if bus != nil {
-		defer bus.Close()
-	}
-	var f *fleet
-	s, err := n.server(key, func() []frontend.Instance { return f.instances() }, func() []*router.Router { return f.routers() })
-	if err != nil {
-		return err
-	}
-	f = newFleet(n, s, client, bus)
+	_ = p.store.Close() // the process is done with it either way
+}
+
+// serveFleet follows the workers and serves HTTP by serve, until ctx ends.
+func (n *Node) serveFleet(ctx context.Context, f *fleet, store discovery.Store, serve func(context.Context, net.Listener) error) error {
 	// The workers' connections outlive the HTTP server, whose answers come over
 	// them.
 	following, stop := context.WithCancelCause(context.WithoutCancel(ctx))
@@ -58,10 +88,10 @@ func (n *Node) runFrontend(ctx context.Context) error {
 	})
 	g.Go(func() error {
 		defer stop(errStopping)
-		return s.Serve(ctx, n.cfg.Listener)
+		return serve(ctx, n.cfg.Listener)
 	})
 	g.Go(func() error { return n.recorder.Run(following) })
-	err = n.announce(&hosted{})
+	err := n.announce(&hosted{})
 	if err != nil {
 		stop(err)
 		err = errors.Join(err, n.cfg.Listener.Close())

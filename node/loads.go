@@ -25,24 +25,31 @@ func (n *Node) openBus() (*nats.Bus, error) {
 
 // followLoad hands report what a worker says of its load, until ctx ends.
 func (n *Node) followLoad(ctx context.Context, bus *nats.Bus, peer *rpc.Peer, id dynamo.WorkerID, epoch uint64, report func(engine.Load)) {
-	c := event.DefaultFollowConfig(event.Source{Worker: id, Epoch: epoch}, subscriber(bus, peer))
+	c := event.DefaultFollowConfig(event.Source{Worker: id, Epoch: epoch}, n.subscriber(bus, peer))
 	c.Logger, c.Metrics = n.cfg.Logger, n.metrics.event
 	_ = event.FollowLoad(ctx, c, report) // its error is that ctx has ended
 }
 
 // followKV hands a router what a worker says of its KV cache, until ctx ends.
 func (n *Node) followKV(ctx context.Context, bus *nats.Bus, peer *rpc.Peer, id dynamo.WorkerID, epoch uint64, r *router.Router) {
-	c := event.DefaultFollowConfig(event.Source{Topic: event.TopicKV, Worker: id, Epoch: epoch}, subscriber(bus, peer))
+	c := event.DefaultFollowConfig(event.Source{Topic: event.TopicKV, Worker: id, Epoch: epoch}, n.subscriber(bus, peer))
 	c.Logger, c.Metrics = n.cfg.Logger, n.metrics.event
-	_ = event.Follow(ctx, c, func(d event.Delivery) error { return r.ApplyKV(id, epoch, d) }) // its error is that ctx has ended
+	ask := func(ctx context.Context, src event.Source, question []byte, take func([]byte) error) error {
+		return event.AskRPC(ctx, peer, src, question, take)
+	}
+	_ = r.FollowKV(ctx, c, ask) // its error is that ctx has ended
 }
 
 // subscriber is how events are asked for.
-func subscriber(bus *nats.Bus, peer *rpc.Peer) event.SubscribeFunc {
-	if bus != nil {
-		return bus.Subscribe
-	}
-	return func(ctx context.Context, src event.Source, from event.Position) iter.Seq2[event.Delivery, error] {
+func (n *Node) subscriber(bus *nats.Bus, peer *rpc.Peer) event.SubscribeFunc {
+	subscribe := func(ctx context.Context, src event.Source, from event.Position) iter.Seq2[event.Delivery, error] {
 		return event.SubscribeRPC(ctx, peer, src, from)
 	}
+	if bus != nil {
+		subscribe = bus.Subscribe
+	}
+	if tap := n.cfg.Cluster.Tap; tap != nil {
+		return tap(subscribe)
+	}
+	return subscribe
 }

@@ -92,7 +92,7 @@ func New(c Config) (*Node, error) {
 	if c.Listener == nil && c.Role != RoleWorker {
 		err = errors.Join(err, errors.New("a node that serves HTTP needs a listener"))
 	}
-	if c.Role != RoleFrontend && (c.ModelPath == "" || c.ModelName == "") {
+	if c.Role != RoleFrontend && c.Role != RoleRouter && (c.ModelPath == "" || c.ModelName == "") {
 		err = errors.Join(err, errors.New("a node with an engine needs a model's path and a name for it"))
 	}
 	if err != nil {
@@ -125,6 +125,8 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	switch n.cfg.Role {
 	case RoleFrontend:
 		return n.runFrontend(ctx)
+	case RoleRouter:
+		return n.runRouter(ctx)
 	case RoleWorker:
 		if n.cfg.Worker.Count > 1 {
 			return n.runCrowd(ctx)

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 
@@ -242,6 +243,7 @@ func (n *Node) runWorker(ctx context.Context) (err error) {
 	// Frontends have the text; a worker keeps only the files it was read from.
 	h.meta.tokenizer, h.meta.template = nil, nil
 	n.loaded()
+	defer m.tellDigests(ctx)()
 	w, err := worker.New(n.workerConfig(h, m, id, epoch))
 	if err != nil {
 		return err
@@ -323,6 +325,17 @@ func (m *membership) close() error {
 		errs = append(errs, m.store.Close())
 	}
 	return errors.Join(errs...)
+}
+
+// tellDigests has the digests of the KV caches published until end is called.
+func (m *membership) tellDigests(ctx context.Context) (end func()) {
+	ctx, stop := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	running.Go(func() { _ = m.kv.Run(ctx) }) // its error is that ctx has ended
+	return func() {
+		stop()
+		running.Wait()
+	}
 }
 
 // workerConfig describes the worker to its host.

@@ -30,6 +30,9 @@ const (
 	maxSources = 256
 	// unknownOutput is how long answers are taken to be, in tokens, before any was seen.
 	unknownOutput = 128
+	// assumedTokenMillis is what computing a token of a prompt is taken to cost where
+	// tenants' shares of the queue are reckoned.
+	assumedTokenMillis = 0.02
 	// growthStep is by how many tokens an answer grows before the worker's load is
 	// told so.
 	growthStep = 64
@@ -39,6 +42,15 @@ const (
 	silentRequests, silentFor = 8, 10 * time.Second
 	// expireEvery is how often expectations are looked through.
 	expireEvery = time.Second
+	// firstSketch is the size of the first sketch that a worker is asked for when the
+	// index differs from its cache, in cells: it tells of some 150 blocks. The next one
+	// has eight times as many, as long as the sketch is small beside all the blocks.
+	firstSketch = 240
+	// maxRepairs is how often a part of a cache is repaired before its digest is right
+	// again; then the cache is begun anew. repairTimeout bounds one repair, during which
+	// the worker's events wait; one that takes longer begins the cache anew.
+	maxRepairs    = 2
+	repairTimeout = 5 * time.Second
 	// maxFaultBytes bounds what is kept of a worker's word why it failed; the rest is
 	// cut off.
 	maxFaultBytes = 500

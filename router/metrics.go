@@ -46,6 +46,7 @@ type Metrics struct {
 	prompt, cached, predicted prometheus.Counter  // tokens of prompts
 	indexBlocks, indexBytes   prometheus.Gauge
 	indexEvictions            prometheus.Counter
+	repairs                   [2]prometheus.Counter // in place, by beginning anew
 	booked                    prometheus.Gauge
 	waiting                   prometheus.Gauge
 }
@@ -55,6 +56,12 @@ const (
 	decidedFree = iota
 	decidedGroup
 	decidedNone
+)
+
+// The indices of Metrics.repairs.
+const (
+	repairDone = iota
+	repairAnew
 )
 
 // NewMetrics defines the families in r.
@@ -71,6 +78,10 @@ func NewMetrics(r *obs.Registry) *Metrics {
 	m.indexBlocks = r.Gauge("dynamo_router_index_blocks", "Blocks in the prefix index, one for each holder.")
 	m.indexBytes = r.Gauge("dynamo_router_index_bytes", "Memory of the prefix index.")
 	m.indexEvictions = r.Counter("dynamo_router_index_evicted_blocks_total", "Blocks given up for want of memory; the index is too small if there are any.")
+	repairs := r.Counters("dynamo_router_index_repairs_total", "Differences between the prefix index and a worker's KV cache that nobody had noticed before, by what became of them.", "outcome")
+	for i, label := range []string{repairDone: "repaired", repairAnew: "anew"} {
+		m.repairs[i] = repairs.WithLabelValues(label)
+	}
 	requests := r.Counters("dynamo_router_requests_total", "Requests by how they ended at the router.", "outcome")
 	for i, label := range outcomes {
 		m.requests[i] = requests.WithLabelValues(label)

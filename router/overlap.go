@@ -155,7 +155,7 @@ func (r *Router) firstLocked(c *call, b booking, now time.Time) {
 	if m.index < 0 {
 		return
 	}
-	cand := &r.mu.candidates[m.index]
+	cand := r.mu.fleet.Touch(m.index)
 	m.estimate.First(cand.Started(&c.load, now), c.predicted, took)
 	r.believeLocked(m, cand)
 }
@@ -167,7 +167,7 @@ func (r *Router) pacedLocked(c *call, b booking, n int, now time.Time) {
 	if m.index < 0 {
 		return
 	}
-	cand := &r.mu.candidates[m.index]
+	cand := r.mu.fleet.Touch(m.index)
 	cand.Grown(&c.load, n)
 	if cand.Prefills == 0 && c.prefilled == m.prefilled && n > 0 {
 		m.estimate.Gap(cand.Running(now.Sub(c.paced) / time.Duration(n)))

@@ -378,6 +378,19 @@ func (l *lookup) find() {
 	}
 }
 
+// most is how many leading tokens of the prompt the worker holds that holds most.
+func (l *lookup) most() (n int) {
+	if l == nil {
+		return 0
+	}
+	for i := range l.parts {
+		for _, o := range l.parts[i].found {
+			n = max(n, int(o.Blocks[len(o.Blocks)-1])*l.parts[i].at.blockSize)
+		}
+	}
+	return n
+}
+
 // done gives the memory of l back.
 func (l *lookup) done() {
 	if l == nil {
@@ -468,6 +481,9 @@ func (p *prefixes) state(now time.Time) (map[placement.Key]cacheView, IndexState
 		for _, src := range c.sources {
 			for t := range dynamo.TierRemote + 1 {
 				v.blocks += uint64(src.at.index.Blocks(src.id, t))
+			}
+			if v.state == cacheExact && src.at.index.State(src.id) == kvindex.Approximate {
+				v.state = cacheApproximate // blocks of it were given up
 			}
 		}
 		s.Blocks += v.blocks

@@ -13,28 +13,51 @@ import (
 	"github.com/dynamo-go/dynamo/router/placement"
 )
 
-// queue holds the requests that wait, first come first served among those that the
-// same workers can take: one whose adapter no worker with room has is passed by, and
-// who asks for no adapter is not. The timer wakes them when time alone may make room;
-// it runs only while something waits and there is such a time.
+// queue holds the requests that wait; placement.Queue says in which order they are
+// tried. The timer wakes them when time alone may make room; it runs only while
+// something waits and there is such a time.
 type queue struct {
-	head, tail *waiter
-	n          int
-	waiting    map[string]int // those that wait, by the adapter they ask for
-	stuck      []string       // adapters that wakeLocked has found no worker for
-	passed     []*call        // that it found none for because of what they are
-	timer      *time.Timer
+	*placement.Queue[*waiter]
+	passed []*call // that wakeLocked has found no worker for because of what they are
+	timer  *time.Timer
 }
 
 // waiter is a request in the queue. Whoever takes it out under the lock, its own
 // goroutine or the one that books it, settles its fate.
 type waiter struct {
-	c          *call
-	b          booking       // of a worker once it has a place
-	turn       chan struct{} // closed then
-	prev, next *waiter
-	queued     bool
-	err        error // instead of b
+	ticket placement.Ticket[*waiter]
+	c      *call
+	b      booking       // of a worker once it has a place
+	turn   chan struct{} // closed when b or err is set
+	err    error         // instead of b
+}
+
+// class is equal for requests that the same workers can take, as far as their
+// adapters, pins and labels say; what else they are Decide finds out.
+func (c *call) class() uint64 {
+	g := c.q.Routing
+	if g == nil || g.Worker == 0 && g.Rank == nil && len(g.RequiredLabels) == 0 {
+		return placement.Hash(c.q.Adapter)
+	}
+	return placement.Hash(fmt.Sprintf("%q %v %v %q", c.q.Adapter, g.Worker, g.Rank != nil, g.RequiredLabels))
+}
+
+// work is about how many milliseconds a worker computes for a request, what the one
+// that holds most of it holds left out.
+func (c *call) work() float64 {
+	tokens := len(c.q.Tokens) + len(c.q.Resume)
+	return 1 + float64(max(tokens-c.look.most(), 0))*assumedTokenMillis
+}
+
+// ticket is a request's place in the queue.
+func (r *Router) ticket(w *waiter) {
+	q := w.c.q
+	w.ticket = placement.Ticket[*waiter]{
+		Value: w, Class: w.c.class(), Priority: q.Priority, Deadline: q.Deadline, Arrived: w.c.arrived, Patience: r.config.Wait, CostMS: w.c.work(),
+	}
+	if q.Routing != nil {
+		w.ticket.Tenant, w.ticket.Band = q.Routing.Tenant, q.Routing.StrictPriority
+	}
 }
 
 // queueLocked makes c wait, finds it a place after all, or refuses it.
@@ -59,24 +82,20 @@ func (r *Router) queueLocked(c *call, now time.Time) (*waiter, error) {
 		return nil, r.refuseLocked(c, noWorker, engine.CodeNoWorker)
 	}
 	q := &r.mu.queue
-	if q.n > 0 && q.n >= r.config.Queue {
+	w := &waiter{c: c, turn: make(chan struct{})}
+	r.ticket(w)
+	displaced, ok := q.Push(&w.ticket)
+	if !ok {
 		return nil, r.refuseLocked(c, exhausted, "queue_full")
 	}
-	w := &waiter{c: c, turn: make(chan struct{}), prev: q.tail, queued: true}
-	if w.prev == nil {
-		q.head = w
-	} else {
-		w.prev.next = w
+	if displaced != nil {
+		o := displaced.Value
+		o.err = r.refuseLocked(o.c, exhausted, "queue_full")
+		close(o.turn)
 	}
-	q.tail = w
-	q.n++
-	if q.waiting == nil {
-		q.waiting = map[string]int{}
-	}
-	q.waiting[c.q.Adapter]++
 	r.waitingLocked()
 	r.wakeLocked(now)
-	if w.queued && (!now.Before(c.arrived.Add(r.config.Wait)) || r.config.Queue == 0) {
+	if w.ticket.Queued() && (!now.Before(c.arrived.Add(r.config.Wait)) || r.config.Queue == 0) {
 		return nil, r.giveUpLocked(w, now)
 	}
 	return w, nil
@@ -96,13 +115,14 @@ func unknownWorker(id dynamo.WorkerID, known int) error {
 // in whatever state, or there is no worker at all. Those that are there and do not
 // have it are not likely to get it while a request waits.
 func (r *Router) listedLocked(adapter string) bool {
-	return adapter == "" || len(r.mu.candidates) == 0 || r.havingLocked(adapter) > 0
+	return adapter == "" || r.mu.fleet.Len() == 0 || r.havingLocked(adapter) > 0
 }
 
 // havingLocked counts the workers that have an adapter.
 func (r *Router) havingLocked(adapter string) (n int) {
-	for i := range r.mu.candidates {
-		if slices.Contains(r.mu.candidates[i].Adapters, adapter) {
+	all := r.mu.fleet.Candidates()
+	for i := range all {
+		if slices.Contains(all[i].Adapters, adapter) {
 			n++
 		}
 	}
@@ -113,10 +133,8 @@ func (r *Router) havingLocked(adapter string) (n int) {
 func (r *Router) wait(ctx context.Context, w *waiter) (booking, error) {
 	engine.Placed(ctx, 0, nil)
 	began := time.Now()
-	until, byDeadline := w.c.arrived.Add(r.config.Wait), false
-	if d := w.c.q.Deadline; !d.IsZero() && d.Before(until) {
-		until, byDeadline = d, true
-	}
+	until := w.ticket.Due()
+	byDeadline := until.Equal(w.c.q.Deadline)
 	timer := time.NewTimer(time.Until(until))
 	defer timer.Stop()
 	var over error
@@ -135,58 +153,61 @@ func (r *Router) wait(ctx context.Context, w *waiter) (booking, error) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !w.queued {
+	if !w.ticket.Queued() {
 		return w.b, w.err // if it is over as well, the worker's engine says so
 	}
 	if over == nil {
 		r.wakeLocked(now)
-		if !w.queued {
+		if !w.ticket.Queued() {
 			return w.b, w.err
 		}
 		return booking{}, r.giveUpLocked(w, now)
 	}
-	r.unlinkLocked(w)
+	r.leaveLocked(w)
 	r.countLocked(abandoned)
 	return booking{}, over
 }
 
-// wakeLocked books the requests that wait, in their order, as far as there is
-// room.
+// wakeLocked books the requests that wait, in their order, as far as there is room.
 func (r *Router) wakeLocked(now time.Time) {
 	q := &r.mu.queue
-	if q.head == nil {
+	if q.Len() == 0 {
 		return
 	}
 	var again time.Time
-	q.stuck, q.passed = q.stuck[:0], q.passed[:0]
+	q.passed = q.passed[:0]
 	defer func() { clear(q.passed) }() // they are not kept from the collector
-	for w, next := q.head, (*waiter)(nil); w != nil && len(q.stuck) < len(q.waiting); w = next {
-		next = w.next
-		adapter := w.c.q.Adapter
-		if slices.Contains(q.stuck, adapter) || q.passedLocked(w.c, r.mu.kinds.rank(w.c)) {
-			continue
+	q.Serve(now, func(t *placement.Ticket[*waiter]) placement.Attempt {
+		w := t.Value
+		if q.passedLocked(w.c, r.mu.kinds.rank(w.c)) {
+			return placement.Passed
+		}
+		if w.c.look != nil {
+			w.c.look.find()
 		}
 		d := r.decideLocked(w.c, now)
-		if d.Winner == placement.None {
-			if at := d.Next(); again.IsZero() || !at.IsZero() && at.Before(again) {
-				again = at
-			}
-			if d.Particular() {
-				q.passed = append(q.passed, w.c)
-				continue // another one that waits may have use for whom it has none
-			}
-			if adapter == "" {
-				break // nobody is fit for anything
-			}
-			q.stuck = append(q.stuck, adapter)
-			continue
+		if d.Winner != placement.None {
+			w.b = r.bookLocked(w.c, &d)
+			close(w.turn)
+			return placement.Placed
 		}
-		w.b = r.bookLocked(w.c, &d)
-		r.unlinkLocked(w)
-		close(w.turn)
-	}
-	if q.n > 0 {
+		if at := d.Next(); again.IsZero() || !at.IsZero() && at.Before(again) {
+			again = at
+		}
+		switch {
+		case d.Particular():
+			q.passed = append(q.passed, w.c)
+			return placement.Passed // another one that waits may have use for whom it has none
+		case w.ticket.Class == 0:
+			return placement.Over // nobody is fit for anything
+		}
+		return placement.Blocked
+	})
+	r.waitingLocked()
+	if q.Len() > 0 {
 		r.armLocked(again, now)
+	} else if q.timer != nil {
+		q.timer.Stop()
 	}
 }
 
@@ -223,27 +244,12 @@ func (r *Router) wakeByTime() {
 	r.wakeLocked(now)
 }
 
-func (r *Router) unlinkLocked(w *waiter) {
+// leaveLocked takes w out of the queue.
+func (r *Router) leaveLocked(w *waiter) {
 	q := &r.mu.queue
-	if w.prev == nil {
-		q.head = w.next
-	} else {
-		w.prev.next = w.next
-	}
-	if w.next == nil {
-		q.tail = w.prev
-	} else {
-		w.next.prev = w.prev
-	}
-	w.prev, w.next, w.queued = nil, nil, false
-	q.n--
-	if a := w.c.q.Adapter; q.waiting[a] > 1 {
-		q.waiting[a]--
-	} else {
-		delete(q.waiting, a)
-	}
+	q.Remove(&w.ticket)
 	r.waitingLocked()
-	if q.n == 0 && q.timer != nil {
+	if q.Len() == 0 && q.timer != nil {
 		q.timer.Stop()
 	}
 }
@@ -251,9 +257,9 @@ func (r *Router) unlinkLocked(w *waiter) {
 // waitingLocked publishes the length of the queue.
 func (r *Router) waitingLocked() {
 	if mm := r.config.Metrics; mm != nil {
-		mm.waiting.Add(float64(r.mu.queue.n - r.mu.stats.Waiting))
+		mm.waiting.Add(float64(r.mu.queue.Len() - r.mu.stats.Waiting))
 	}
-	r.mu.stats.Waiting = r.mu.queue.n
+	r.mu.stats.Waiting = r.mu.queue.Len()
 }
 
 // Retire refuses all that wait and all that come: others serve the name now, with
@@ -262,16 +268,18 @@ func (r *Router) Retire() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.mu.retired = true
-	for w := r.mu.queue.head; w != nil; w = r.mu.queue.head {
+	var all []*waiter
+	r.mu.queue.All(func(t *placement.Ticket[*waiter]) { all = append(all, t.Value) })
+	for _, w := range all {
 		w.err = r.refuseLocked(w.c, noWorker, engine.CodeReplaced)
-		r.unlinkLocked(w)
+		r.leaveLocked(w)
 		close(w.turn)
 	}
 }
 
 // giveUpLocked ends the wait of w, which no worker can take.
 func (r *Router) giveUpLocked(w *waiter, now time.Time) error {
-	r.unlinkLocked(w)
+	r.leaveLocked(w)
 	d := r.decideLocked(w.c, now)
 	r.mu.journal.keep(&d, w.c)
 	if d.Outcome() == placement.IsFull {
@@ -298,6 +306,18 @@ func (r *Router) nobodyLocked(c *call, model string) string {
 	return fmt.Sprintf("no worker of model %s came up within %v: %s (%d are known); start one, or try again later", model, r.config.Wait, since, known)
 }
 
+// retryLocked is when a request that is refused may come again.
+func (r *Router) retryLocked(c *call) time.Duration {
+	if r.mu.queue.Len() == 0 {
+		return retryAfter
+	}
+	tenant, band := "", 0
+	if g := c.q.Routing; g != nil {
+		tenant, band = g.Tenant, g.StrictPriority
+	}
+	return r.mu.queue.RetryAfter(tenant, band, time.Now(), retryAfter)
+}
+
 // refuseLocked makes the error of a request that gets no worker.
 func (r *Router) refuseLocked(c *call, o outcome, code string) error {
 	r.countLocked(o)
@@ -305,7 +325,7 @@ func (r *Router) refuseLocked(c *call, o outcome, code string) error {
 		mm.decisions[decidedNone].Inc()
 	}
 	name := cmp.Or(r.config.Model, c.q.Model)
-	e := &dynamo.Error{Kind: dynamo.KindExhausted, Code: code, RetryAfter: retryAfter}
+	e := &dynamo.Error{Kind: dynamo.KindExhausted, Code: code, RetryAfter: r.retryLocked(c)}
 	model := name
 	if c.q.Adapter != "" {
 		model += " that have the adapter " + strconv.Quote(c.q.Adapter)
@@ -320,7 +340,7 @@ func (r *Router) refuseLocked(c *call, o outcome, code string) error {
 	case o == noWorker:
 		e.Kind, e.Message = dynamo.KindUnavailable, r.nobodyLocked(c, model)
 	case code == "queue_full":
-		e.Message = fmt.Sprintf("the workers of model %s are full and %d requests wait for them; try again later", model, r.mu.queue.n)
+		e.Message = fmt.Sprintf("the workers of model %s are full and %d requests wait for them; try again later", model, r.mu.queue.Len())
 	default:
 		e.Message = fmt.Sprintf("the workers of model %s stayed full for %v; try again later, or start more of them", model, r.config.Wait)
 	}

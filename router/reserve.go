@@ -4,7 +4,10 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -152,7 +155,7 @@ func (r *Router) selectLocked(ctx context.Context, c *call, a *Ask, now time.Tim
 	t := d.Terms(d.Winner)
 	c.predicted = t.Wait + t.Prefill + t.Load
 	r.mu.stats.Decisions++
-	r.mu.candidates[d.Winner].Turn = r.mu.stats.Decisions
+	r.mu.fleet.Touch(d.Winner).Turn = r.mu.stats.Decisions
 	if e := r.mu.journal.at(number); e != nil {
 		e.held = c.held
 	}
@@ -412,7 +415,25 @@ func (r *Router) nowhereLocked(c *call, d *placement.Decision) error {
 	if d.Outcome() == placement.IsFull {
 		return r.refuseLocked(c, exhausted, "queue_full")
 	}
-	return r.refuseLocked(c, noWorker, engine.CodeNoWorker)
+	err := r.refuseLocked(c, noWorker, engine.CodeNoWorker)
+	var e *dynamo.Error
+	if len(d.Scores) > 0 && errors.As(err, &e) {
+		e.Message = fmt.Sprintf("none of the %d workers of model %s may take this request: %s", len(d.Scores), c.q.Model, verdicts(d.Scores))
+	}
+	return err
+}
+
+// verdicts counts why workers may not be chosen.
+func verdicts(scores []placement.Score) string {
+	n := map[placement.Verdict]int{}
+	for i := range scores {
+		n[scores[i].Verdict]++
+	}
+	var words []string
+	for _, v := range slices.Sorted(maps.Keys(n)) {
+		words = append(words, fmt.Sprintf("%d %v", n[v], v))
+	}
+	return strings.Join(words, ", ")
 }
 
 // choice describes the worker that c has been placed at.
@@ -524,7 +545,7 @@ func (r *Router) Survey(a *Ask) ([]Outlook, error) {
 	all := make([]Outlook, len(r.mu.list))
 	list := slices.Clone(r.mu.list)
 	for i, m := range list {
-		cand := &r.mu.candidates[i]
+		cand := &r.mu.fleet.Candidates()[i]
 		all[i] = Outlook{
 			Worker: m.ID, Epoch: m.Epoch, State: cand.State, Labels: m.Labels, MaxRunning: m.MaxRunning, MaxQueue: m.MaxQueue,
 			KVBlocks: m.KVBlocks, BlockSize: m.Card.BlockSize, Booked: cand.Booked, BookedTokens: cand.BookedTokens,

@@ -22,22 +22,21 @@ type Router struct {
 
 	mu struct {
 		sync.Mutex
-		members    map[placement.Key]*member
-		list       []*member
-		candidates []placement.Candidate // what placement sees of list, in its order
-		scores     []placement.Score     // space for a decision's
-		kinds      kinds
-		groups     groups
-		journal    journal
-		queue      queue
-		retired    bool      // others serve the name
-		without    time.Time // since when no worker is there that answers; zero if one is
-		told       time.Time // when the log was told of it last
-		stats      Stats
-		hits       hits
-		shadow     *placement.Shadow // nil: no other policy is asked
-		output     length            // of the answers that came to their end
-		states     [3]int            // as the metrics have them
+		members map[placement.Key]*member
+		list    []*member
+		fleet   placement.Fleet // what placement sees of list, in its order
+		kinds   kinds
+		groups  groups
+		journal journal
+		queue   queue
+		retired bool      // others serve the name
+		without time.Time // since when no worker is there that answers; zero if one is
+		told    time.Time // when the log was told of it last
+		stats   Stats
+		hits    hits
+		shadow  *placement.Shadow // nil: no other policy is asked
+		output  length            // of the answers that came to their end
+		states  [3]int            // as the metrics have them
 	}
 }
 
@@ -55,6 +54,7 @@ func New(c Config) (*Router, error) {
 		other.Policy, _ = placement.ParsePolicy(c.Shadow)
 		r.mu.shadow = &placement.Shadow{Params: other}
 	}
+	r.mu.queue.Queue = placement.NewQueue[*waiter](placement.QueueConfig{Limit: max(c.Queue, 1)})
 	r.mu.members, r.mu.without = map[placement.Key]*member{}, time.Now()
 	r.mu.groups.workers = map[dynamo.RequestID]placement.Key{}
 	return r, nil
@@ -210,20 +210,20 @@ func (r *Router) place(ctx context.Context, c *call) (booking, error) {
 		r.mu.Unlock()
 		return booking{}, err
 	}
-	if r.mu.queue.n > 0 {
+	if r.mu.queue.Len() > 0 {
 		r.wakeLocked(now) // time alone may have made room
 	}
 	// Life 4: router takes one plan, the worker that placement chooses, and books the request there before it is sent
-	// Those that wait for what another adapter needs have no use for the place, nor,
-	// where the workers differ, has any that wakeLocked has just found none for.
-	if r.mu.queue.n == 0 || r.mu.queue.waiting[c.q.Adapter] == 0 || r.mu.kinds.used > 1 {
+	// Those that wait for other workers have no use for the place, nor, where the
+	// workers differ, has any that wakeLocked has just found none for.
+	if r.mu.queue.Len() == 0 || r.mu.kinds.used > 1 || r.mu.queue.Waiting(c.class()) == 0 {
 		if b, found := r.chooseLocked(c, now); found {
 			r.mu.Unlock()
 			return b, nil
 		}
 	}
 	w, err := r.queueLocked(c, now)
-	placed := err == nil && !w.queued
+	placed := err == nil && !w.ticket.Queued()
 	r.mu.Unlock()
 	switch {
 	case err != nil:
@@ -262,11 +262,9 @@ func (r *Router) decideLocked(c *call, now time.Time) placement.Decision {
 		c.route(&q)
 	}
 	if c.look != nil {
-		c.look.place(&q, len(r.mu.candidates))
+		c.look.place(&q, r.mu.fleet.Len())
 	}
-	d := placement.Decide(c.params, q, r.mu.candidates, r.mu.scores)
-	r.mu.scores = d.Scores
-	return d
+	return r.mu.fleet.Decide(c.params, q)
 }
 
 // chooseLocked books c at the best worker, if there is one for it.
@@ -280,19 +278,20 @@ func (r *Router) chooseLocked(c *call, now time.Time) (booking, bool) {
 
 // bookLocked books c at the winner of d.
 func (r *Router) bookLocked(c *call, d *placement.Decision) booking {
-	m, cand := r.mu.list[d.Winner], &r.mu.candidates[d.Winner]
-	b := booking{m: m, ups: m.ups, decision: r.mu.journal.keep(d, c), waiting: r.mu.queue.n}
+	m := r.mu.list[d.Winner]
+	b := booking{m: m, ups: m.ups, decision: r.mu.journal.keep(d, c), waiting: r.mu.queue.Len()}
 	c.attempts++
 	m.booked++
 	c.held, c.dispatch, c.cached = c.look.held(&d.Request, d.Winner), d.Request.Now, -1
 	c.load.Tokens, c.load.Prompt = m.tokens(c.q), d.Request.Tokens
 	c.load.New = max(c.load.Prompt-c.held, 0)
-	cand.Book(&c.load, d.Request.Now)
 	t := d.Terms(d.Winner)
 	c.predicted = t.Wait + t.Prefill + t.Load
 	if r.mu.shadow != nil {
 		r.mu.shadow.Observe(d)
 	}
+	cand := r.mu.fleet.Touch(d.Winner) // from here on d is no longer as it was decided
+	cand.Book(&c.load, d.Request.Now)
 	if e := r.mu.journal.at(b.decision); e != nil {
 		e.held = c.held
 	}
@@ -328,7 +327,7 @@ func (r *Router) release(ctx context.Context, c *call, b booking, e *ending) {
 	}
 	r.countHitsLocked(c, b.m)
 	if b.m.index >= 0 {
-		cand := &r.mu.candidates[b.m.index]
+		cand := r.mu.fleet.Touch(b.m.index)
 		cand.Release(&c.load, now)
 		if e.outcome != refused && !cand.Lost {
 			cand.HeldUntil = time.Time{}

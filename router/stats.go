@@ -51,7 +51,7 @@ func (r *Router) Stats() Stats {
 	s := r.mu.stats
 	s.Workers = make([]WorkerStats, len(r.mu.list))
 	for i, m := range r.mu.list {
-		c := &r.mu.candidates[i]
+		c := &r.mu.fleet.Candidates()[i]
 		s.Workers[i] = WorkerStats{
 			ID: m.ID, Epoch: m.Epoch, State: c.State, Suspect: c.Lost && now.Before(c.HeldUntil),
 			Booked: c.Booked, BookedTokens: c.BookedTokens, Fault: m.fault, Load: m.load, Reported: c.Report.At, Labels: m.Labels,

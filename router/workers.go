@@ -95,7 +95,7 @@ func (r *Router) Add(w Worker) error {
 	r.prefixes.add(m, r.config.Approximate)
 	r.mu.members[m.key()] = m
 	r.mu.list = append(r.mu.list, m)
-	r.mu.candidates = append(r.mu.candidates, placement.Candidate{
+	r.mu.fleet.Add(placement.Candidate{
 		Key: m.key(), Kind: m.kind, MaxRunning: w.MaxRunning, MaxQueue: w.MaxQueue, KVCapacity: w.KVBlocks * w.Card.BlockSize,
 		Adapters: slices.Clone(w.Card.Adapters), Labels: labels(w.Labels),
 	})
@@ -171,7 +171,7 @@ func (r *Router) change(id dynamo.WorkerID, epoch uint64, f func(*member, *place
 	if m == nil {
 		return
 	}
-	f(m, &r.mu.candidates[m.index], now)
+	f(m, r.mu.fleet.Touch(m.index), now)
 	r.stateLocked(m)
 	r.missLocked(now)
 	r.wakeLocked(now)
@@ -188,8 +188,8 @@ func (r *Router) stateLocked(m *member) {
 	case m.up:
 		state = placement.Up
 	}
-	if c := &r.mu.candidates[m.index]; c.State != state {
-		c.State = state
+	if r.mu.fleet.Candidates()[m.index].State != state {
+		r.mu.fleet.Touch(m.index).State = state
 		r.publishLocked()
 	}
 }
@@ -197,10 +197,11 @@ func (r *Router) stateLocked(m *member) {
 // detachLocked takes m out of the set; the last one takes its index.
 func (r *Router) detachLocked(m *member) {
 	last := len(r.mu.list) - 1
-	r.mu.list[m.index], r.mu.candidates[m.index] = r.mu.list[last], r.mu.candidates[last]
+	r.mu.list[m.index] = r.mu.list[last]
 	r.mu.list[m.index].index = m.index
 	r.mu.list[last] = nil
-	r.mu.list, r.mu.candidates = r.mu.list[:last], r.mu.candidates[:last]
+	r.mu.list = r.mu.list[:last]
+	r.mu.fleet.Remove(m.index)
 	m.index = -1
 	r.prefixes.drop(m)
 	r.mu.kinds.drop(m.kind)
@@ -214,8 +215,9 @@ func (r *Router) publishLocked() {
 		return
 	}
 	var states [len(r.mu.states)]int
-	for i := range r.mu.candidates {
-		states[r.mu.candidates[i].State]++
+	all := r.mu.fleet.Candidates()
+	for i := range all {
+		states[all[i].State]++
 	}
 	for i, n := range states {
 		mm.workers[i].Add(float64(n - r.mu.states[i]))

@@ -37,7 +37,7 @@ type router struct {
 	params    placement.Params
 	overlaps  bool // the policy asks who holds what
 	fleet     placement.Fleet
-	estimates []estimate // of each worker, unless its model is known
+	estimates []estimate // of each worker; none where they are known, or of no use
 	index     *kvindex.Index
 	sources   []kvindex.Source // of each worker
 	workers   []int32          // of each source
@@ -81,9 +81,10 @@ func (r *router) join(w *worker) {
 		Key: key, State: placement.Up, MaxRunning: g.MaxRunning, MaxQueue: g.MaxQueue,
 		StepTokens: g.StepTokens, KVCapacity: g.Blocks * c.BlockSize,
 	}
-	if c.Known {
+	switch {
+	case c.Known:
 		cand.Model = r.sim.fitted(g)
-	} else {
+	case r.overlaps: // the others have no use for it
 		r.estimates = append(r.estimates, estimate{Estimator: placement.NewEstimator(perfmodel.ClosedForm{})})
 	}
 	r.fleet.Add(cand)

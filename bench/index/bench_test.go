@@ -10,13 +10,6 @@ import (
 	"github.com/dynamo-go/dynamo/router/kvindex"
 )
 
-// small is the workload at a tenth of its size.
-func small() Config {
-	c := DefaultConfig()
-	c.Blocks = 200_000
-	return c
-}
-
 func BenchmarkStore(b *testing.B) {
 	for _, chunk := range []int{64, 1} {
 		for _, engine := range []bool{false, true} {
@@ -72,6 +65,34 @@ func BenchmarkFind(b *testing.B) {
 				}
 			}
 			b.ReportMetric(float64(len(hashes))/best.Seconds()/1e3, "k/s-best")
+		})
+	}
+}
+
+func BenchmarkRemove(b *testing.B) {
+	c := DefaultConfig()
+	w := generate(c.Params)
+	for _, chunk := range []int{1, 16} {
+		events, n := removals(w.sequences[:len(w.sequences)/4], c.Params, chunk)
+		b.Run(fmt.Sprintf("chunk=%d", chunk), func(b *testing.B) {
+			best := time.Duration(math.MaxInt64)
+			for range b.N {
+				b.StopTimer()
+				x, err := c.subject()
+				if err != nil {
+					b.Fatal(err)
+				}
+				for i := range w.events {
+					x.store(&w.events[i])
+				}
+				b.StartTimer()
+				t := time.Now()
+				for i := range events {
+					x.remove(&events[i])
+				}
+				best = min(best, time.Since(t))
+			}
+			b.ReportMetric(float64(n)/best.Seconds()/1e6, "Mblocks/s-best")
 		})
 	}
 }

@@ -28,6 +28,7 @@ type commands struct {
 	Worker   workerCmd   `cmd:"" help:"Run an engine for the frontends of a cluster."`
 	Mocker   mockerCmd   `cmd:"" name:"mocker" passthrough:"" help:"Run mockers for the frontends of a cluster: worker --engine mocker, with the reference's arguments."`
 	VLLM     vllmCmd     `cmd:"" name:"vllm" passthrough:"" help:"Run a vLLM for the frontends of a cluster: worker --engine vllm, with the reference's arguments."`
+	Router   routerCmd   `cmd:"" help:"Say which worker a request should go to: routing alone, over HTTP, for other gateways."`
 	Status   statusCmd   `cmd:"" help:"Show the workers of a cluster: models, health, load."`
 	Top      topCmd      `cmd:"" help:"Watch a frontend's routers: workers, load, hit rate, last decisions."`
 	Explain  explainCmd  `cmd:"" help:"Say why a request went to its worker: candidates, costs, what would have changed it."`

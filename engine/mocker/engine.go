@@ -214,6 +214,9 @@ func (e *Engine) Check() error {
 	return errors.Join(faults...)
 }
 
+// Ranks is the number of data-parallel ranks.
+func (e *Engine) Ranks() int { return len(e.ranks) }
+
 // Held lists the blocks that a rank's KV cache can match, in no order. It is for tests
 // and simulations, as Check is.
 func (e *Engine) Held(rank int) ([]dynamo.BlockHash, error) { return e.ranks[rank].Held() }

@@ -81,12 +81,19 @@ func (s *Scheduler) arrange() {
 	st.begin[0] = 0
 }
 
-// at lists the running that stand at the given place within a block after so many
-// steps of the stretch.
-func (s *Scheduler) at(place, steps int) []int32 {
-	st, size := &s.stretch, s.config.BlockSize
-	began := ((place-steps)%size + size) % size
+// at lists the running that stand at the beginning of a block after so many steps of
+// the stretch.
+func (s *Scheduler) at(steps int) []int32 {
+	st, began := &s.stretch, s.began(steps)
 	return st.order[st.begin[began]:st.begin[began+1]]
+}
+
+// began is the place at which those began.
+func (s *Scheduler) began(steps int) int {
+	if began := -steps % s.config.BlockSize; began < 0 {
+		return began + s.config.BlockSize
+	}
+	return 0
 }
 
 // Ahead returns how many steps of the stretch there are up to, and with, the next in
@@ -97,25 +104,27 @@ func (s *Scheduler) Ahead() int {
 	if !st.active {
 		return 0
 	}
-	left := st.limit - st.done
-	for k := range min(left, s.config.BlockSize) {
-		if n := len(s.at(0, st.done+k)); n > 0 { // they may need a block for the step
-			if n > s.pool.Available() {
-				if k == 0 {
-					s.settle()
-				}
-				return k
-			}
-			return k + 1
-		}
-		if len(s.at(0, st.done+k+1)) > 0 { // they fill one in it
-			return k + 1
-		}
-	}
-	if left == 0 {
+	most, place := min(st.limit-st.done, s.config.BlockSize), s.began(st.done)
+	if most == 0 {
 		s.settle()
+		return 0
 	}
-	return min(left, s.config.BlockSize)
+	if n := int(st.begin[place+1] - st.begin[place]); n > 0 { // they may need a block for the step
+		if n > s.pool.Available() {
+			s.settle()
+			return 0
+		}
+		return 1
+	}
+	for k := 1; k < most; k++ {
+		if place--; place < 0 {
+			place = s.config.BlockSize - 1
+		}
+		if st.begin[place+1] > st.begin[place] { // they fill one in the step before
+			return k
+		}
+	}
+	return most
 }
 
 // Skip computes so many steps of the stretch, 1 to what Ahead returned. It returns the
@@ -126,7 +135,7 @@ func (s *Scheduler) Skip(steps int) []any {
 		panic("BUG: sched: steps skipped beyond a stretch")
 	}
 	last := st.done + steps - 1
-	for _, i := range s.at(0, last) {
+	for _, i := range s.at(last) {
 		q := s.running[i]
 		s.account(q, last)
 		if q.computed == len(q.table)*s.config.BlockSize && !q.grow(s.pool) {
@@ -134,7 +143,7 @@ func (s *Scheduler) Skip(steps int) []any {
 		}
 	}
 	st.filled = st.filled[:0]
-	for _, i := range s.at(0, last+1) {
+	for _, i := range s.at(last + 1) {
 		q := s.running[i]
 		s.account(q, last+1)
 		q.seal(s.pool, s.config.BlockSize)

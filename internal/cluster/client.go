@@ -111,8 +111,8 @@ func drive(ctx context.Context, all []request, dial func(ctx context.Context, ne
 	return out
 }
 
-// event is what is read of a streamed answer.
-type event struct {
+// streamed is what is read of a streamed answer.
+type streamed struct {
 	Choices []struct {
 		Index  int    `json:"index"`
 		Text   string `json:"text"`
@@ -177,7 +177,7 @@ func (o *outcome) read(r io.Reader) {
 			o.done = true
 			continue
 		}
-		var e event
+		var e streamed
 		if err := json.Unmarshal([]byte(data), &e); err != nil {
 			o.err = fmt.Errorf("event %q: %w", data, err)
 			return

@@ -20,6 +20,8 @@ import (
 	"github.com/dynamo-go/dynamo/node"
 	"github.com/dynamo-go/dynamo/obs"
 	"github.com/dynamo-go/dynamo/plane/discovery"
+	"github.com/dynamo-go/dynamo/plane/event"
+	"github.com/dynamo-go/dynamo/router"
 )
 
 // Cluster is a set of processes on an in-memory network. It lives in a synctest
@@ -39,6 +41,8 @@ type Cluster struct {
 		processes map[string]*process // by host
 		all       []*process
 		problems  []error
+		// eventsLost counts the KV events that frontends lost without noticing.
+		eventsLost int
 	}
 }
 
@@ -49,7 +53,9 @@ type process struct {
 	done    chan struct{}
 	tether  *tether
 	started chan struct{}
-	mocker  atomic.Pointer[mocker.Engine] // nil with an echo engine
+	mocker  atomic.Pointer[mocker.Engine]           // nil with an echo engine
+	routers atomic.Pointer[func() []*router.Router] // of a frontend that serves
+	losses  losses
 }
 
 // tether is a process's hold on the store: it breaks when the process is killed,
@@ -135,6 +141,8 @@ func (c *Cluster) start(host string) error {
 	if host[0] == 'f' {
 		cfg.Role, cfg.DrainTimeout = node.RoleFrontend, 10*time.Second
 		cfg.MaxRunning, cfg.MaxQueue = frontRunning, frontQueue
+		cfg.Cluster.Routers = func(all func() []*router.Router) { p.routers.Store(&all) }
+		cfg.Cluster.Tap = func(s event.SubscribeFunc) event.SubscribeFunc { return c.tap(p, s) }
 		l, err = h.Listen(host + ":80")
 		cfg.Listener = l
 	} else {
@@ -204,6 +212,8 @@ func (c *Cluster) inflict(f Fault) {
 		c.net.Pause(f.A)
 		time.Sleep(f.For)
 		c.net.Resume(f.A)
+	case Lose:
+		c.lose(f.A, f.B)
 	case StoreDown:
 		c.store.SetDown(true)
 		time.Sleep(f.For)

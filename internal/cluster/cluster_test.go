@@ -2,8 +2,10 @@ package cluster
 
 import (
 	"bufio"
+	"context"
 	"flag"
 	"fmt"
+	"iter"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -13,6 +15,7 @@ import (
 
 	"github.com/dynamo-go/dynamo/internal/fixture"
 	"github.com/dynamo-go/dynamo/node"
+	"github.com/dynamo-go/dynamo/plane/event"
 )
 
 var (
@@ -47,22 +50,25 @@ func TestCluster(t *testing.T) {
 			n = 100
 		}
 	}
-	requests, faults, migrations, preemptions, transfers, began := 0, 0, 0, 0, 0, time.Now()
+	requests, faults, migrations, preemptions, transfers, blocks, losses, began := 0, 0, 0, 0, 0, 0, 0, time.Now()
 	for _, seed := range append(kept(t), seeds(*fromFlag, n)...) {
 		o.Seed = seed
 		r := one(t, o)
 		requests, faults, migrations, preemptions = requests+r.Requests, faults+len(r.Faults), migrations+r.Migrations, preemptions+r.Preemptions
-		transfers += r.Transfers
+		transfers, blocks, losses = transfers+r.Transfers, blocks+r.Blocks, losses+r.EventsLost
 		if t.Failed() {
 			return
 		}
 	}
-	t.Logf("%d schedules, %d faults, %d requests, %d migrations, %d preemptions, %d transfers in %v", n, faults, requests, migrations, preemptions, transfers, time.Since(began).Round(time.Millisecond))
+	t.Logf("%d schedules, %d faults, %d requests, %d migrations, %d preemptions, %d transfers, %d blocks in indexes, %d KV events lost in %v", n, faults, requests, migrations, preemptions, transfers, blocks, losses, time.Since(began).Round(time.Millisecond))
 	if migrations == 0 {
 		t.Error("no request migrated: the faults have no effect")
 	}
 	if transfers == 0 {
 		t.Error("no mocker took KV from another")
+	}
+	if blocks == 0 || losses == 0 {
+		t.Errorf("%d blocks were compared with indexes and %d KV events lost: the schedules do not test much of them", blocks, losses)
 	}
 	if preemptions == 0 {
 		t.Error("no mocker preempted anything: their KV caches are too large to test much")
@@ -136,6 +142,55 @@ func TestFindsBrokenLaws(t *testing.T) {
 	}
 	if found == 0 {
 		t.Error("20 schedules without migration break no law: the checks see nothing")
+	}
+}
+
+// TestFindsDrift takes the digests of KV caches away and wants the checks to see what
+// becomes of lost events.
+func TestFindsDrift(t *testing.T) {
+	o := Options{Model: filepath.Join(t.TempDir(), "tiny"), KeyFile: filepath.Join(t.TempDir(), "cluster.key")}
+	if err := fixture.TinyModel(o.Model); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(o.KeyFile, []byte(strings.Repeat("5a", 32)+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o.Sabotage = func(c *node.Config) {
+		if tap := c.Cluster.Tap; tap != nil {
+			c.Cluster.Tap = func(s event.SubscribeFunc) event.SubscribeFunc { return tap(withoutDigests(s)) }
+		}
+	}
+	found := 0
+	for _, o.Seed = range seeds(1, 60) {
+		if shape(o.Seed).Losses == 0 {
+			continue
+		}
+		for _, err := range Run(t, o).Problems {
+			if strings.HasPrefix(err.Error(), "I3") {
+				found++
+			}
+		}
+	}
+	if found == 0 {
+		t.Error("events are lost for good and break no law: the checks see nothing")
+	}
+}
+
+// withoutDigests takes the digests out of KV events.
+func withoutDigests(subscribe event.SubscribeFunc) event.SubscribeFunc {
+	return func(ctx context.Context, src event.Source, from event.Position) iter.Seq2[event.Delivery, error] {
+		return func(yield func(event.Delivery, error) bool) {
+			for d, err := range subscribe(ctx, src, from) {
+				var b event.KVBatch
+				if src.Topic == event.TopicKV && len(d.Payload) > 0 && b.Parse(d.Payload) == nil && b.HasDigest {
+					b.HasDigest = false
+					d.Payload = b.Append(nil)
+				}
+				if !yield(d, err) {
+					return
+				}
+			}
+		}
 	}
 }
 

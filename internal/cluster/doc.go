@@ -8,6 +8,8 @@
 //   - I1: each request ends exactly once, and its usage is what was delivered.
 //   - I2: no token is lost, repeated or reordered: the text is that of an
 //     undisturbed run, wherever the request was served.
+//   - I3: at quiesce the index of every frontend is what the workers' KV caches hold,
+//     whatever events were lost.
 //   - I4: at quiesce the mockers' KV caches are sound, and hold nothing but blocks that
 //     may be found again.
 //   - I5: no queue exceeds its limit.

@@ -13,6 +13,12 @@ const (
 	// watchEvery is the time between two looks at the queues.
 	watchEvery = 500 * time.Millisecond
 
+	// driftMax is how long after the load has ended an index may still differ from what
+	// the workers hold, and driftEvery the time between two looks at that.
+	driftMax, driftEvery = 15 * time.Second, time.Second
+	// lostEvents is how many events go with one fault that loses some.
+	lostEvents = 2
+
 	// The KV cache of a mocker: too small for maxRunning of the longest requests, so
 	// that some are preempted.
 	mockerBlocks, mockerBlockSize = 90, 4

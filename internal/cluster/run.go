@@ -39,7 +39,10 @@ type Result struct {
 	// Preemptions are those of the mockers that lived to the end, and Transfers how
 	// often they took KV from others.
 	Preemptions, Transfers int
-	Log                    []byte
+	// Blocks is how many blocks of workers were compared with frontends' indexes at the
+	// end, and EventsLost how many KV events those had lost unnoticed.
+	Blocks, EventsLost int
+	Log                []byte
 }
 
 // Run runs one cluster through its faults and checks the laws.
@@ -150,6 +153,10 @@ func (c *Cluster) quiesce(ctx context.Context, client *http.Client, res *Result)
 	time.Sleep(5 * time.Second)
 	preemptions, transfers := c.checkPools()
 	res.Preemptions, res.Transfers = res.Preemptions+preemptions, res.Transfers+transfers
+	res.Blocks += c.checkIndexes()
+	c.mu.Lock()
+	res.EventsLost += c.mu.eventsLost
+	c.mu.Unlock()
 	for i := range c.shape.Frontends {
 		host := fmt.Sprintf("front%d", i+1)
 		if c.process(host) == nil {

@@ -30,6 +30,7 @@ const (
 	Kill      = "kill"      // the host's process is gone, as by SIGKILL; another starts after For
 	Drain     = "drain"     // SIGTERM; another process starts after For
 	StoreDown = "store"     // the discovery store is gone for a while
+	Lose      = "lose"      // A, a frontend, loses the next KV events of B and nobody notices
 )
 
 // String writes the fault as the -faults flag reads it.
@@ -124,6 +125,8 @@ type Shape struct {
 	Prefills     int
 	PreemptFirst bool
 	Lost         float64
+	// Losses is how often a frontend loses KV events of a worker without noticing.
+	Losses int
 }
 
 // shape draws a cluster.
@@ -141,6 +144,11 @@ func shape(seed uint64) Shape {
 		s.Prefills, s.Lost = 1+r.below(s.Workers-1), float64(r.below(3))/10
 	}
 	s.PreemptFirst = r.below(3) == 0
+	if i := (draws{seed: seed, key: "index"}); s.Mocker && i.below(2) == 0 {
+		s.RouterMode = i.pick("kv", "kv", "dynamo", "sticky", "lmetric", "session")
+		s.Frontends += i.below(3)
+		s.Losses = i.below(4)
+	}
 	return s
 }
 
@@ -151,6 +159,12 @@ func (s Shape) Faults(seed uint64) []Fault {
 	faults := make([]Fault, 1+d.below(8))
 	for i := range faults {
 		faults[i] = s.fault(&d)
+	}
+	for i := range s.Losses {
+		d := draws{seed: seed, key: fmt.Sprintf("loss %d", i)}
+		f := Fault{At: d.between(0, s.Length), Kind: Lose}
+		f.A, f.B = fmt.Sprintf("front%d", 1+d.below(s.Frontends)), fmt.Sprintf("w%d", 1+d.below(s.Workers))
+		faults = append(faults, f)
 	}
 	slices.SortStableFunc(faults, func(a, b Fault) int { return cmp.Compare(a.At, b.At) })
 	return faults
@@ -174,7 +188,7 @@ func (s Shape) fault(d *draws) Fault {
 		}
 	case Pause, Kill, Drain:
 		f.A, f.For = fmt.Sprintf("w%d", 2+d.below(s.Workers-1)), d.between(50*time.Millisecond, 6*time.Second)
-		if f.Kind == Kill && s.Frontends == 2 && d.below(6) == 0 {
+		if f.Kind == Kill && s.Frontends > 1 && d.below(6) == 0 {
 			f.A = "front2"
 		}
 	}

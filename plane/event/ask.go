@@ -180,7 +180,10 @@ func (s *KVSource) answerSketch(t dynamo.Tier, rank int, q []byte, send func([]b
 func (s *KVSource) hashes(t dynamo.Tier, rank int) []dynamo.BlockHash {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c := s.cacheLocked(t, rank)
+	c := s.knownLocked(t, rank)
+	if c == nil {
+		return nil
+	}
 	all := make([]dynamo.BlockHash, len(c.entries))
 	for i := range c.entries {
 		all[i] = c.entries[i].block.Hash
@@ -194,8 +197,8 @@ func (s *KVSource) answerBlocks(t dynamo.Tier, rank int, q []byte, send func([]b
 	}
 	some := kvCache{tier: t, rank: rank, more: map[dynamo.BlockHash][]uint64{}}
 	s.mu.Lock()
-	c := s.cacheLocked(t, rank)
-	for ; len(q) > 0; q = q[8:] {
+	c := s.knownLocked(t, rank)
+	for ; c != nil && len(q) > 0; q = q[8:] {
 		h := dynamo.BlockHash(binary.LittleEndian.Uint64(q))
 		if i, held := c.index[h]; held {
 			some.entries = append(some.entries, c.entries[i])

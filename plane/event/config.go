@@ -24,9 +24,9 @@ type PublisherConfig struct {
 	// Answer, if it is not nil, answers a subscriber's question with any number of
 	// messages; what the bytes mean is the topic's. It is called from subscribers'
 	// goroutines, never under the publisher's lock.
-	Answer func(question []byte, send func([]byte) error) error
-	Logger   *slog.Logger
-	Metrics  *Metrics // shared by all publishers of a process; nil counts nothing
+	Answer  func(question []byte, send func([]byte) error) error
+	Logger  *slog.Logger
+	Metrics *Metrics // shared by all publishers of a process; nil counts nothing
 }
 
 // DefaultPublisherConfig returns the defaults for a source.

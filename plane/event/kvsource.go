@@ -108,32 +108,33 @@ func NewKVSource(c KVConfig) (*KVSource, error) {
 func (s *KVSource) Publisher() *Publisher { return s.p }
 
 // Run publishes the digests of what the caches hold, every so often while that
-// changes and once more after, until ctx ends, and returns its cause. Subscribers
-// find by them that they have missed something that nobody noticed.
+// changes and once more after, and seldom while it does not, until ctx ends, and
+// returns its cause. Subscribers find by them that they have missed something that
+// nobody noticed.
 func (s *KVSource) Run(ctx context.Context) error {
-	timer := time.NewTimer(digestEvery)
+	timer := time.NewTimer(digestIdle)
 	defer timer.Stop()
 	for again := false; ; {
-		if !again {
-			select {
-			case <-ctx.Done():
-				return context.Cause(ctx)
-			case <-s.wake:
-			}
+		wake := s.wake
+		if again {
 			timer.Reset(digestEvery)
+			wake = nil
 		}
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
+		case <-wake:
+			again = true
+			continue
 		case <-timer.C:
 		}
-		again = s.changed.Swap(false) // before the look: a change after it wakes again
 		select {
-		case <-s.wake: // it was for what is told here
+		case <-s.wake: // it is for what is told here
 		default:
 		}
+		again = s.changed.Swap(false) // before the look: a change after it wakes again
 		s.tellDigests()
-		timer.Reset(digestEvery)
+		timer.Reset(digestIdle)
 	}
 }
 
@@ -250,11 +251,19 @@ func pieces(e KVEvent) func(func(KVEvent) bool) {
 	}
 }
 
-func (s *KVSource) cacheLocked(t dynamo.Tier, rank int) *kvCache {
+// knownLocked returns the cache of a tier of a rank; nil if it never had events.
+func (s *KVSource) knownLocked(t dynamo.Tier, rank int) *kvCache {
 	for _, c := range s.mu.caches {
 		if c.tier == t && c.rank == rank {
 			return c
 		}
+	}
+	return nil
+}
+
+func (s *KVSource) cacheLocked(t dynamo.Tier, rank int) *kvCache {
+	if c := s.knownLocked(t, rank); c != nil {
+		return c
 	}
 	c := &kvCache{tier: t, rank: rank, index: map[dynamo.BlockHash]int32{}, engine: map[uint64]dynamo.BlockHash{}, more: map[dynamo.BlockHash][]uint64{}}
 	s.mu.caches = append(s.mu.caches, c)

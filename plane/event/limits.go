@@ -28,8 +28,8 @@ const (
 	kvPieceBlocks  = 1024
 
 	// digestEvery is how long after a change the digests of what KV caches hold are
-	// told.
-	digestEvery = 5 * time.Second
+	// told, and digestIdle how long after the last ones without one.
+	digestEvery, digestIdle = 5 * time.Second, time.Minute
 	// MaxSketchCells bounds a sketch that is asked for, and maxAskedBlocks the blocks;
 	// more is invalid.
 	MaxSketchCells = 3 << 14

@@ -32,6 +32,7 @@ const (
 	lineBytes      = 64
 	engineLoad     = 0.85
 	engineGrowth   = 1.3
+	fetchIDs       = 256
 	moreBytes      = 32 // of an entry of more, about
 )
 
@@ -52,21 +53,23 @@ func (x *Index) StoreEngine(s Source, t dynamo.Tier, parent dynamo.BlockHash, ha
 		x.stats.Dropped += uint64(len(blocks))
 		return
 	}
-	x.refs = slices.Grow(x.refs[:0], len(blocks))[:len(blocks)]
-	clear(x.refs)
-	x.store(lane, parent, hasParent, blocks, x.refs)
 	e := x.sources[s].engine[t]
 	if e == nil {
 		e = new(engineIDs)
 		x.sources[s].engine[t] = e
 	}
 	if !e.reserve(x, lane, len(ids)) {
-		x.refuse(lane, 0)
+		x.refuse(lane, len(blocks))
 		return
 	}
-	for i := range ids[:min(len(blocks), 256)] { // fetch what the next loop reads
-		x.sink += uint64(e.lines[e.home(engineKey(x, ids[i]))].refs[0])
+	sum := uint64(0)
+	for _, id := range ids[:min(len(blocks), fetchIDs)] { // have fetched what the loop below reads
+		sum += uint64(e.lines[e.home(engineKey(x, id))].refs[0])
 	}
+	x.sink = sum
+	x.refs = slices.Grow(x.refs[:0], len(blocks))[:len(blocks)]
+	clear(x.refs)
+	x.store(lane, parent, hasParent, blocks, x.refs)
 	at := 0
 	for i, ref := range x.refs {
 		if ref == 0 {
@@ -121,27 +124,38 @@ func (e *engineIDs) reserve(x *Index, lane uint32, n int) bool {
 		return true
 	}
 	if int64(e.n) > 2*x.lanes.all[lane].blocks { // half of it are ids of blocks that were evicted
-		e.fill(len(e.lines), func(ref uint32, key uint64) bool { return x.holds(lane, ref, key) })
+		e.fill(x, len(e.lines), func(ref uint32, key uint64) bool { return x.holds(lane, ref, key) })
 	}
 	size := max(need, minEngineLines, int(float64(len(e.lines))*engineGrowth))
 	if !x.budget.take(int64(size-len(e.lines)) * lineBytes) {
 		return e.n+n < len(e.lines)*lineSlots
 	}
-	e.fill(size, func(uint32, uint64) bool { return true })
+	e.fill(x, size, nil)
 	return true
 }
 
-// fill makes new lines and keeps what keep says.
-func (e *engineIDs) fill(size int, keep func(ref uint32, key uint64) bool) {
+// fill makes new lines and keeps what keep says. Entries stay in order, so memory is
+// read and written in order.
+func (e *engineIDs) fill(x *Index, size int, keep func(ref uint32, key uint64) bool) {
 	old := e.lines
 	e.lines, e.n = make([]engineLine, size), 0
+	full := append(x.table.used[:0], make([]uint8, size)...)
+	x.table.used = full
 	for i := range old {
 		for k, ref := range old[i].refs {
-			if ref != 0 && keep(ref, old[i].keys[k]) {
-				l, n := e.find(old[i].keys[k] &^ 0xffff)
-				l.keys[n], l.refs[n] = old[i].keys[k], ref
-				e.n++
+			if ref == 0 || keep != nil && !keep(ref, old[i].keys[k]) {
+				continue
 			}
+			at := e.home(old[i].keys[k] &^ 0xffff)
+			for full[at] == lineSlots {
+				if at++; at == size {
+					at = 0
+				}
+			}
+			l, n := &e.lines[at], full[at]
+			l.keys[n], l.refs[n] = old[i].keys[k], ref
+			full[at] = n + 1
+			e.n++
 		}
 	}
 }
@@ -234,7 +248,7 @@ func (x *Index) RemoveEngine(s Source, t dynamo.Tier, ids []uint64) {
 	if e == nil || len(e.lines) == 0 || lane == 0 {
 		return
 	}
-	for _, id := range ids[:min(len(ids), 256)] {
+	for _, id := range ids[:min(len(ids), fetchIDs)] {
 		x.sink += uint64(e.lines[e.home(engineKey(x, id))].refs[0])
 	}
 	var run uint32

@@ -17,19 +17,25 @@ func (x *Index) Remove(s Source, t dynamo.Tier, hashes []dynamo.BlockHash) {
 	}
 	lane := src.lanes[t]
 	q := unsafe.Slice((*uint64)(unsafe.SliceData(hashes)), len(hashes))
-	if len(q) > 1 {
-		sum := uint64(0)
-		for _, h := range q {
-			sum += x.table.touch(x.mix(h))
-		}
-		x.sink = sum
-	}
+	at := x.lanes.all[lane].gone
+	touched := len(q) == 1
 	var id uint32
 	var set uint64
-	for _, h := range q {
-		at := x.lookup(h)
-		if at == 0 {
-			continue
+	for i, h := range q {
+		if next := x.beside(at, h); next != 0 {
+			at = next
+		} else {
+			if !touched { // have fetched what is searched for the others
+				touched = true
+				sum := uint64(0)
+				for _, h := range q[i+1:] {
+					sum += x.table.touch(x.mix(h))
+				}
+				x.sink = sum
+			}
+			if at = x.lookup(h); at == 0 {
+				continue
+			}
 		}
 		if at/runBlocks != id {
 			x.take(id, lane, set)
@@ -37,7 +43,25 @@ func (x *Index) Remove(s Source, t dynamo.Tier, hashes []dynamo.BlockHash) {
 		}
 		set |= 1 << (at % runBlocks)
 	}
+	x.lanes.all[lane].gone = at
 	x.take(id, lane, set)
+}
+
+// beside returns the reference of a block if it is the one before or after another in
+// its run, as blocks that are removed one after the other mostly are; else 0.
+func (x *Index) beside(at uint32, h uint64) uint32 {
+	if at == 0 {
+		return 0
+	}
+	r, pos := x.runs.at(at/runBlocks), int(at%runBlocks)
+	n := r.len()
+	if pos > 0 && pos <= n && x.hash(r, pos-1) == h {
+		return at - 1
+	}
+	if pos+1 < n && x.hash(r, pos+1) == h {
+		return at + 1
+	}
+	return 0
 }
 
 // take takes blocks of a run from a lane, as far as it holds them.

@@ -64,6 +64,7 @@ type lane struct {
 	blocks int64 // of the lane
 	digest uint64
 	last   uint32 // the block that was stored last: the next one is often behind it
+	gone   uint32 // and that was removed last: the next one is often beside it
 }
 
 // What lookups see of a lane, in one word: source, tier and whether it is alive.

@@ -62,6 +62,9 @@ func (x *Index) store(lane uint32, parent dynamo.BlockHash, hasParent bool, bloc
 			case at != 0:
 				x.settle(lane, &c)
 				c = x.at(at)
+				if before, ok := predecessor(blocks, i, parent, hasParent); ok && c.pos > 0 && x.hash(c.r, c.pos-1) != before {
+					x.stats.Conflicts++
+				}
 				c.pos--
 			case !x.extend(lane, &c, h):
 				x.settle(lane, &c)
@@ -89,6 +92,14 @@ func (x *Index) store(lane uint32, parent dynamo.BlockHash, hasParent bool, bloc
 	}
 	x.settle(lane, &c)
 	x.lanes.all[lane].last = ref(c.id, c.pos)
+}
+
+// predecessor is the block before block i, if that is known.
+func predecessor(blocks []tokens.Block, i int, parent dynamo.BlockHash, hasParent bool) (uint64, bool) {
+	if i > 0 {
+		return uint64(blocks[i-1].Hash), true
+	}
+	return uint64(parent), hasParent
 }
 
 // enlarge makes room in a part that has reached its limit, somehow: without memory

@@ -220,7 +220,7 @@ func (x *Index) reset() {
 	x.heads.init()
 	x.hand, x.retired, x.reclaimed = 0, nil, 0
 	for i := range x.lanes.all { // references that mean nothing any more
-		x.lanes.all[i].last = 0
+		x.lanes.all[i].last, x.lanes.all[i].gone = 0, 0
 	}
 	for i := range x.sources {
 		for t := range tiers {

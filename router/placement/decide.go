@@ -133,9 +133,27 @@ func (d *Decision) admit() {
 	if r.Adapter != "" || r.Pin != (Pin{}) || len(r.Required) > 0 || d.Params.Policy == Direct {
 		d.pick()
 	}
-	for k := range r.Overlaps {
-		if i := r.Overlaps[k].Candidate; uint(i) < uint(len(d.Scores)) {
-			d.Scores[i].overlap = int32(k + 1)
+	d.overlap()
+}
+
+// overlap tells candidates what they hold of the prompt, and costs those again that
+// are worked out.
+func (d *Decision) overlap() {
+	var whole features
+	var need float32
+	charge := d.rows != nil && d.priced()
+	if charge && len(d.Request.Overlaps) > 0 {
+		whole, need = d.features(), d.need()
+	}
+	for k := range d.Request.Overlaps {
+		i := d.Request.Overlaps[k].Candidate
+		if uint(i) >= uint(len(d.Scores)) {
+			continue
+		}
+		s := &d.Scores[i]
+		s.overlap = int32(k + 1)
+		if charge && s.Verdict == Fit {
+			d.charge(int(i), &d.rows[i].price, &whole, need)
 		}
 	}
 }
@@ -193,7 +211,7 @@ func (d *Decision) exclude() {
 // pick takes out those that the request may not go to at all.
 func (d *Decision) pick() {
 	for i := range d.Candidates {
-		if v := d.Candidates[i].suits(&d.Request, d.Params.Policy == Direct); v != Fit {
+		if v := d.Candidates[i].suits(&d.Request, d.Params.Policy == Direct); v != Fit && d.Scores[i].Verdict != IsMiscast {
 			d.Scores[i].Verdict = v
 		}
 	}
@@ -202,8 +220,6 @@ func (d *Decision) pick() {
 // suits says whether c is one that the request may go to at all.
 func (c *Candidate) suits(r *Request, direct bool) Verdict {
 	switch {
-	case c.Role != Whole && c.Role != r.Role:
-		return IsMiscast
 	case r.Pin.ID != 0 && (r.Pin.ID != c.ID || r.Pin.HasRank && r.Pin.Rank != c.Rank), direct && r.Pin.ID == 0:
 		return IsElsewhere
 	case r.Adapter != "" && !slices.Contains(c.Adapters, r.Adapter):

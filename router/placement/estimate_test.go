@@ -81,6 +81,37 @@ func TestEstimator(t *testing.T) {
 	e.Gap(placement.Sample{Decodes: -1, KVTokens: math.MinInt, Took: 1000 * time.Hour})
 }
 
+// Prompts that are computed in one step have their first tokens at once: the step is
+// learned from, not that the second took no time.
+func TestEstimatorOneStep(t *testing.T) {
+	truth := perfmodel.ClosedForm{PrefillFixedSeconds: 20e-3, PrefillSecondsPerToken: 60e-6}
+	e := placement.NewEstimator(perfmodel.ClosedForm{})
+	rng := rand.New(rand.NewPCG(4, 4))
+	for range 200 {
+		all, together := 0, 1+rng.IntN(3)
+		var prompts []int
+		for range together {
+			prompts = append(prompts, 100+rng.IntN(2000))
+			all += prompts[len(prompts)-1]
+		}
+		took := time.Duration(truth.StepSeconds(&perfmodel.Batch{Chunks: []perfmodel.Chunk{{New: all}}}) * 1e9)
+		for i, n := range prompts {
+			s := placement.Sample{New: n, Took: took}
+			if i > 0 {
+				s.Took = 10 * time.Microsecond
+			}
+			e.First(s, 0, took)
+		}
+	}
+	m := e.Model()
+	for _, n := range []int{500, 4000} {
+		b := perfmodel.Batch{Chunks: []perfmodel.Chunk{{New: n}}}
+		if got, want := m.StepSeconds(&b), truth.StepSeconds(&b); math.Abs(got-want) > 0.1*want {
+			t.Errorf("%d tokens: got %v s, want %v", n, got, want)
+		}
+	}
+}
+
 // loop is a small closed loop: machines that compute prompts one after another and
 // answers beside, whose speeds the router knows, learns, or never finds out.
 type loop struct {

@@ -44,7 +44,6 @@ func (f *Fleet) Remove(i int) {
 	f.candidates[last] = Candidate{}
 	f.candidates, f.rows = f.candidates[:last], f.rows[:last]
 	if i < last {
-		f.rows[i].until = always // it may be among the stale ones under its former index
 		f.touch(i)
 	}
 }

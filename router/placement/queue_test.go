@@ -158,7 +158,7 @@ func TestQueueFair(t *testing.T) {
 	q := newQueue(1 << 20)
 	rng := rand.New(rand.NewPCG(3, 3))
 	size := map[string]int{"small": 5, "large": 2000, "mixed": 0}
-	for i := range 60000 {
+	for i := range 20000 {
 		for name, cost := range size {
 			if cost == 0 {
 				cost = 1 + rng.IntN(1000)
@@ -171,7 +171,7 @@ func TestQueueFair(t *testing.T) {
 	}
 	work := map[string]float64{}
 	total := 0.0
-	for total < 500_000 { // one place at a time
+	for total < 300_000 { // one place at a time
 		served := false
 		q.Serve(begin, func(x *ticket) placement.Attempt {
 			if served {
@@ -194,7 +194,7 @@ func TestQueueFair(t *testing.T) {
 // doubled, and a tenant's tickets of a class leave in their order.
 func TestQueueModel(t *testing.T) {
 	rng := rand.New(rand.NewPCG(8, 8))
-	for range 300 {
+	for range 150 {
 		q := newQueue(20)
 		in := map[*ticket]bool{}
 		now := begin

@@ -74,7 +74,7 @@ func (c *Candidate) kvTokens(at time.Time) int {
 }
 
 // costTotal costs everybody in milliseconds, all that a request costs. Those that are
-// worked out and hold nothing of the prompt have been costed when they were admitted.
+// worked out have been costed when they were admitted.
 func (d *Decision) costTotal() {
 	if !d.priced() {
 		for i := range d.Scores {
@@ -84,21 +84,15 @@ func (d *Decision) costTotal() {
 		}
 		return
 	}
-	whole, need := d.features(), d.need()
-	if d.rows == nil {
-		for i := range d.Scores {
-			s, c := &d.Scores[i], &d.Candidates[i]
-			if s.Verdict == Fit {
-				p := c.price(d.Params.model(c), int(s.Load), d.Request.Now, d.now)
-				d.charge(i, &p, &whole, need)
-			}
-		}
+	if d.rows != nil {
 		return
 	}
-	for k := range d.Request.Overlaps {
-		i := d.Request.Overlaps[k].Candidate
-		if uint(i) < uint(len(d.rows)) && d.Scores[i].Verdict == Fit {
-			d.charge(int(i), &d.rows[i].price, &whole, need)
+	whole, need := d.features(), d.need()
+	for i := range d.Scores {
+		s, c := &d.Scores[i], &d.Candidates[i]
+		if s.Verdict == Fit {
+			p := c.price(d.Params.model(c), int(s.Load), d.Request.Now, d.now)
+			d.charge(i, &p, &whole, need)
 		}
 	}
 }

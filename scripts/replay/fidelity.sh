@@ -4,13 +4,13 @@
 # both (B is the simulation) are printed, and it fails when one of TTFT and ITL at p50
 # and p90 is more than LIMIT percent off.
 #   scripts/replay/fidelity.sh [OUTPUT]      default: ./fidelity-report
-# WORKERS (4), PERF (h200-8b), MODE (round-robin), PRESET (documents), RATE (6 requests
-# a second), REQUESTS (360), LIMIT (7) and DYNAMO, a binary to use. The machine should
+# WORKERS (4), PERF (h200-8b), MODE (round-robin), PRESET (documents), RATE (2.5
+# requests a second), REQUESTS (150), LIMIT (7) and DYNAMO, a binary to use. The machine should
 # be idle: what delays a process is not simulated.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 out=${1:-fidelity-report}
-workers=${WORKERS:-4} perf=${PERF:-h200-8b} mode=${MODE:-round-robin} preset=${PRESET:-documents} rate=${RATE:-6} requests=${REQUESTS:-360} limit=${LIMIT:-7}
+workers=${WORKERS:-4} perf=${PERF:-h200-8b} mode=${MODE:-round-robin} preset=${PRESET:-documents} rate=${RATE:-2.5} requests=${REQUESTS:-150} limit=${LIMIT:-7}
 mkdir -p "$out"
 work=$(mktemp -d)
 pids=()
