@@ -153,11 +153,13 @@ func (h *handoff) prefillAlone() {
 	}
 }
 
-// gone reports whether err says that there is nobody who could serve a request.
+// gone reports whether err says that there is nobody who could serve a request: none is
+// there, or all stayed full for as long as that side waits, which is not the request's
+// own patience.
 func gone(err error) bool {
 	_, lost := engine.Lost(err)
 	var e *dynamo.Error
-	return lost || errors.As(err, &e) && e.Code == engine.CodeNoWorker
+	return lost || errors.As(err, &e) && (e.Code == engine.CodeNoWorker || e.Kind == dynamo.KindExhausted)
 }
 
 // prefill takes what the prefill side has to say, until it has said where the KV is.

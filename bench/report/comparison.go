@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"path/filepath"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -15,6 +16,24 @@ import (
 
 // letter names a run in tables and plots.
 func letter(i int) string { return string(rune('A' + i)) }
+
+// labels name the runs in the legends of plots: by letter and the last part of their
+// name, if those differ and there is room, as in "B kv"; or else by letter.
+func (c *Comparison) labels() []string {
+	long, short := make([]string, len(c.Runs)), make([]string, len(c.Runs))
+	seen, letters := map[string]bool{}, 0
+	for i, run := range c.Runs {
+		name := strings.TrimSuffix(run.Name, string(filepath.Separator)+ResultFile)
+		name = shown([]string{filepath.Base(name)})[0]
+		short[i], long[i] = letter(i), letter(i)+" "+name
+		seen[name] = true
+		letters += len([]rune(long[i]))
+	}
+	if len(seen) < len(c.Runs) || letters > maxLegendLetters-6*len(c.Runs) {
+		return short
+	}
+	return long
+}
 
 // WriteText writes the comparison for a terminal.
 func (c *Comparison) WriteText(w io.Writer) error {
@@ -242,6 +261,7 @@ func (c *Comparison) ratioPlots() []*chart {
 
 func (c *Comparison) distributionPlots() []*chart {
 	var out []*chart
+	labels := c.labels()
 	for _, m := range latencies {
 		var all []named
 		var note []string
@@ -250,7 +270,7 @@ func (c *Comparison) distributionPlots() []*chart {
 			if h == nil || h.Count() == 0 {
 				continue
 			}
-			all = append(all, named{name: letter(i), colour: i, of: h})
+			all = append(all, named{name: labels[i], colour: i, of: h})
 			note = append(note, fmt.Sprintf("%s %s, %s", letter(i), duration.text(s.P50), duration.text(s.P99)))
 		}
 		if len(all) < 2 {
@@ -271,6 +291,7 @@ func (c *Comparison) timePlots() []*chart {
 		}
 	}
 	var out []*chart
+	labels := c.labels()
 	for _, m := range []struct {
 		id, title string
 		measures  quantity
@@ -284,7 +305,7 @@ func (c *Comparison) timePlots() []*chart {
 	} {
 		var tracks []track
 		for i := range c.Runs {
-			tracks = append(tracks, track{name: letter(i), colour: i, dashed: i%2 == 1, of: m.of, sparse: m.sparse})
+			tracks = append(tracks, track{name: labels[i], colour: i, dashed: i%2 == 1, of: m.of, sparse: m.sparse})
 		}
 		out = append(out, timePlot(m.id, m.title, m.measures, runs, tracks))
 	}

@@ -68,15 +68,15 @@ bench() { # FLAGS…
   "$dynamo" bench run --url "$url" --model "$model" --tokenizer "$model" --ignore-eos --quiet "$@"
 }
 
-# pace sets rate: one and a half times the requests that two workers can compute from
-# their first token on. Round-robin finds about half of the tokens, so it can follow.
+# pace sets rate: as many requests as two workers can compute from their first token on.
+# Round-robin finds about half of the tokens cached, so it can about follow.
 pace() {
   [ -z "$rate" ] || return 0
   start round-robin 2
   bench --concurrency 2 --requests 8 --input-tokens 950 --output-tokens 16 --output "$work/cold" >/dev/null
   stop
   rate=$(python3 scripts/demo/table.py rate "$work/cold")
-  echo "prompts that nobody holds: $(python3 scripts/demo/table.py cold "$work/cold"); played at $rate requests a second"
+  echo "prompts that nobody holds: $(python3 scripts/demo/table.py cold "$work/cold"); the trace is played $rate times as fast"
 }
 one() { # MODE WORKERS ROUND
   local to=$out/$2-workers/round-$3/$1

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A cluster of 64 mock H200 workers behind one frontend on this machine, under a
-# trace with the shape of Mooncake's published conversations: two runs, one a routing
-# mode, with a report each and a comparison of both. Everything but the arithmetic is
+# trace with the shape of Mooncake's published conversations: two runs, one with
+# round-robin and one with KV-aware routing, with a report each and a comparison of both. Everything but the arithmetic is
 # real: HTTP, tokenizing, scheduling, KV blocks and their events, streaming.
 #   scripts/fleet/run.sh [OUTPUT]      default: ./fleet-report
 # SPEEDUP (default 8) plays the trace, which has 3.4 requests a second, so much faster;
@@ -55,11 +55,12 @@ stop() {
   wait "${pids[@]}" || true
   pids=()
 }
-for mode in round-robin least-loaded; do
+for mode in round-robin kv; do
   start "$mode"
   "$dynamo" bench run --url "$url" --model mock --endpoint completions --tokenizer "$model" --trace "$work/trace.jsonl.gz" --speedup "$speedup" --duration "$duration" \
     --ignore-eos --ttft 2s --itl 50ms --pid "frontend=$front" --pid "mockers=$mockers" --output "$out/$mode" --quiet
+  curl -fsS "$url/v1/router" >"$out/$mode/router.json"
   stop
 done
-"$dynamo" bench compare "$out/round-robin" "$out/least-loaded" --html "$out/compare.html"
-echo "reports: $out/round-robin/report.html $out/least-loaded/report.html $out/compare.html"
+"$dynamo" bench compare "$out/round-robin" "$out/kv" --html "$out/compare.html"
+echo "reports: $out/round-robin/report.html $out/kv/report.html $out/compare.html"
