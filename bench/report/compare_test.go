@@ -266,3 +266,33 @@ func TestComparisonPagesAndJSON(t *testing.T) {
 		t.Error("one run was compared")
 	}
 }
+
+// A legend names runs by the last part of their names where those tell them apart and
+// have room.
+func TestLegendsNameTheRuns(t *testing.T) {
+	for _, tt := range []struct {
+		names []string
+		want  string // a legend's last line
+	}{
+		{[]string{"out/round-robin", "out/kv/result.json"}, "B kv"},
+		{[]string{"one/kv", "two/kv"}, "B"},
+		{[]string{"out/round-robin", "out/a-name-that-leaves-no-room-for-the-others"}, "B"},
+	} {
+		var runs []*report.Run
+		for i, name := range tt.names {
+			r, _ := sample(600, uint64(i+1), 1)
+			runs = append(runs, &report.Run{Name: filepath.FromSlash(name), Result: r})
+		}
+		dir := t.TempDir()
+		if err := compared(t, runs...).WritePlots(dir); err != nil {
+			t.Fatal(err)
+		}
+		svg, err := os.ReadFile(filepath.Join(dir, "compare-ttft.svg"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Contains(svg, []byte(">"+tt.want+"<")) {
+			t.Errorf("%v: the legend does not have %q", tt.names, tt.want)
+		}
+	}
+}

@@ -17,6 +17,9 @@ const (
 	cdfPoints = 220
 	// maxBars bounds the bars of a histogram of lengths.
 	maxBars = 40
+	// maxLegendLetters bounds the letters of a legend, six of them for each line drawn
+	// beside its name; runs with longer names go by their letters.
+	maxLegendLetters = 58
 	// maxTicks bounds the ticks of an axis; more are left out.
 	maxTicks = 100
 	// maxClassesShown bounds the classes of errors in the page; the rest are summed up.

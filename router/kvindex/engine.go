@@ -266,7 +266,7 @@ func (x *Index) RemoveEngine(s Source, t dynamo.Tier, ids []uint64) {
 		}
 		switch {
 		case !x.holds(lane, ref, key):
-		case false:
+		case len(e.more) > 0:
 			x.forget(e, lane, ref)
 		default:
 			set |= 1 << (ref % runBlocks)

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # A cluster of 64 mock H200 workers behind one frontend on this machine, under a
 # trace with the shape of Mooncake's published conversations: two runs, one with
-# round-robin and one with KV-aware routing, with a report each and a comparison of both. Everything but the arithmetic is
-# real: HTTP, tokenizing, scheduling, KV blocks and their events, streaming.
+# round-robin and one with KV-aware routing, with a report each and a comparison of
+# both. Everything but the arithmetic is real: HTTP, tokenizing, scheduling, KV blocks
+# and their events, streaming.
 #   scripts/fleet/run.sh [OUTPUT]      default: ./fleet-report
 # SPEEDUP (default 8) plays the trace, which has 3.4 requests a second, so much faster;
 # DURATION (default 60s) is the time a run takes; WORKERS (64) and PERF (h200-8b).
