@@ -180,20 +180,7 @@ func (c *Config) Validate() error {
 	if c.Role == RoleWorker {
 		faults = append(faults, c.Worker.validate(c.Engine))
 	}
-	if c.Engine == EngineOpenAI && c.Foreign.URL == "" {
-		fault("--engine openai needs --engine-url, the server to attach to")
-	}
-	if c.Foreign.URL != "" && c.Engine != EngineOpenAI && c.Engine != EngineVLLM {
-		fault("--engine-url is for --engine vllm and openai, not for %s", c.Engine)
-	}
-	if more := len(c.Foreign.MoreURLs); more > 0 && c.Role == RoleWorker {
-		fault("--engine-url is there %d times; a worker attaches to one server: start one for each, or one 'dynamo serve' for all", more+1)
-	} else if more > 0 && c.Role == RoleServe && c.Engines != more+1 {
-		fault("--engine-url is there %d times and --num-workers is %d; there is one engine for each server: leave --num-workers out", more+1, c.Engines)
-	}
-	if len(c.Foreign.Args) > 0 && (c.Engine != EngineVLLM || c.Foreign.URL != "") {
-		fault("arguments after -- are for a vllm that is started here; leave them out")
-	}
+	faults = append(faults, c.validateForeign())
 	if c.Precision != "int8" && c.Precision != "f32" {
 		fault("--precision: %q is neither int8 nor f32", c.Precision)
 	}

@@ -285,6 +285,35 @@ func TestBudget(t *testing.T) {
 	}
 }
 
+// TestTooMuch stores a chain that does not fit even alone: its beginning is held, the
+// rest is counted as dropped, and what is there is whole.
+func TestTooMuch(t *testing.T) {
+	x := newIndex(t, func(c *kvindex.Config) { c.MaxBytes = kvindex.MinBytes })
+	s, other := x.Attach(kvindex.Worker{ID: 1}), x.Attach(kvindex.Worker{ID: 2})
+	before := chainOf(1, 40_000)
+	storePart(x, other, before, 0, len(before))
+	long := chainOf(2, 400_000)
+	storePart(x, s, long, 0, len(long))
+	st := x.Stats()
+	if int64(st.Evicted+st.Dropped)+st.Held != int64(len(before)+len(long)) || st.Dropped == 0 || x.State(s) != kvindex.Approximate {
+		t.Errorf("%+v, state %v", st, x.State(s))
+	}
+	if got := held(x, s, long); int64(got) != x.Blocks(s, dynamo.TierDevice) || got < 50_000 {
+		t.Errorf("held %d of %d", got, x.Blocks(s, dynamo.TierDevice))
+	}
+	if err := x.Check(); err != nil {
+		t.Error(err)
+	}
+	x.Detach(s)
+	x.Detach(other)
+	for !x.Sweep(1000) {
+	}
+	storePart(x, x.Attach(kvindex.Worker{ID: 3}), before, 0, 1000)
+	if err := x.Check(); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestConcurrent has readers ask for sources that do not change while a writer
 // changes everything around them.
 func TestConcurrent(t *testing.T) {
