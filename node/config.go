@@ -156,6 +156,27 @@ func DefaultConfig() Config {
 // levelAuto chooses the fastest kernels of the machine.
 const levelAuto = "auto"
 
+// validateForeign reports what is wrong with the server to attach to or to start.
+func (c *Config) validateForeign() error {
+	var faults []error
+	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
+	if c.Engine == EngineOpenAI && c.Foreign.URL == "" {
+		fault("--engine openai needs --engine-url, the server to attach to")
+	}
+	if c.Foreign.URL != "" && c.Engine != EngineOpenAI && c.Engine != EngineVLLM {
+		fault("--engine-url is for --engine vllm and openai, not for %s", c.Engine)
+	}
+	if more := len(c.Foreign.MoreURLs); more > 0 && c.Role == RoleWorker {
+		fault("--engine-url is there %d times; a worker attaches to one server: start one for each, or one 'dynamo serve' for all", more+1)
+	} else if more > 0 && c.Role == RoleServe && c.Engines != more+1 {
+		fault("--engine-url is there %d times and --num-workers is %d; there is one engine for each server: leave --num-workers out", more+1, c.Engines)
+	}
+	if len(c.Foreign.Args) > 0 && (c.Engine != EngineVLLM || c.Foreign.URL != "") {
+		fault("arguments after -- are for a vllm that is started here; leave them out")
+	}
+	return errors.Join(faults...)
+}
+
 // Validate reports every fault that can be seen without the model, at once,
 // naming the flags.
 func (c *Config) Validate() error {

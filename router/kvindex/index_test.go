@@ -246,7 +246,11 @@ func TestBudget(t *testing.T) {
 	}
 	total := 0
 	var last []tokens.Block
-	for i := range 6000 {
+	chains := 6000
+	if testing.Short() {
+		chains = 2500
+	}
+	for i := range chains {
 		s := sources[i%len(sources)]
 		last = continued(shared, uint64(i+10), 150)
 		for at := 64; at < len(last); at += 50 {
@@ -325,13 +329,20 @@ func TestConcurrent(t *testing.T) {
 	x.Store(quiet[1], dynamo.TierHost, 0, false, still[:150])
 	want := []kvindex.Overlap{{Source: quiet[0], Blocks: [4]uint32{200, 200, 200, 200}}, {Source: quiet[1], Blocks: [4]uint32{0, 150, 150, 150}}}
 
+	var passing [][]dynamo.BlockHash
+	var chains [][]tokens.Block
+	for i := range 16 {
+		chains = append(chains, chainOf(uint64(1000+i), 150))
+		passing = append(passing, hashesOf(chains[i]))
+	}
 	var stop atomic.Bool
 	var readers sync.WaitGroup
 	for range 3 {
 		readers.Go(func() {
 			var found []kvindex.Overlap
 			q := hashesOf(still)
-			for !stop.Load() {
+			for i := 0; !stop.Load(); i++ {
+				found = x.Find(passing[i%len(passing)], found[:0]) // whose memory changes hands
 				found = x.Find(q, found[:0])
 				n := 0
 				for _, o := range found {
@@ -374,6 +385,11 @@ func TestConcurrent(t *testing.T) {
 			x.Remove(s, dynamo.TierDevice, hashesOf(still[rng.IntN(200):]))
 		case 5:
 			x.Store(s, dynamo.TierHost, 0, false, still[:rng.IntN(200)])
+		case 6, 7, 8:
+			for k := range chains {
+				storePart(x, s, chains[k], 0, 150)
+				x.Remove(s, dynamo.TierDevice, passing[(k+8)%16])
+			}
 		default:
 			storePart(x, s, c, 0, len(c))
 			if rng.IntN(2) == 0 {
