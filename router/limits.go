@@ -43,7 +43,7 @@ const (
 	// expireEvery is how often expectations are looked through.
 	expireEvery = time.Second
 	// firstSketch is the size of the first sketch that a worker is asked for when the
-	// index differs from its cache, in cells: it tells of some 150 blocks. The next one
+	// index differs from its cache, in cells: it tells of some 120 blocks. The next one
 	// has eight times as many, as long as the sketch is small beside all the blocks.
 	firstSketch = 240
 	// maxRepairs is how often a part of a cache is repaired before its digest is right

@@ -75,7 +75,7 @@ func (c *frontendCmd) config(a *app, log *slog.Logger) node.Config {
 	cfg.Role = node.RoleFrontend
 	c.httpFlags.apply(&cfg)
 	c.clusterFlags.apply(&cfg.Cluster)
-	c.routingFlags.apply(&cfg.Cluster)
+	c.routingFlags.apply(&cfg.Cluster, log)
 	c.tracingFlags.apply(&cfg)
 	cfg.MaxRunning = c.MaxInProgress
 	return cfg

@@ -51,7 +51,7 @@ func (c *routerCmd) config(a *app, log *slog.Logger) node.Config {
 	cfg := a.nodeConfig(log)
 	cfg.Role = node.RoleRouter
 	c.clusterFlags.apply(&cfg.Cluster)
-	c.routingFlags.apply(&cfg.Cluster)
+	c.routingFlags.apply(&cfg.Cluster, log)
 	c.tracingFlags.apply(&cfg)
 	cfg.AddrFile, cfg.APIKey, cfg.DrainTimeout = c.AddrFile, c.APIKey, c.DrainTimeout
 	cfg.Selection.Lease, cfg.Selection.Reservations = c.ReservationLease, c.MaxReservations

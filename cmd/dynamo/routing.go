@@ -1,6 +1,7 @@
 package main
 
 import (
+	"log/slog"
 	"strings"
 	"time"
 
@@ -31,7 +32,54 @@ type routingFlags struct {
 	RouterTemperature   float64  `help:"For dynamo: draws workers by their cost instead of taking the cheapest." default:"0" placeholder:"T"`
 	RouterTrackBlocks   bool     `name:"router-track-active-blocks" help:"For dynamo: count the blocks in use." default:"true" negatable:""`
 	RouterTrackPrefill  bool     `name:"router-track-prefill-tokens" help:"For dynamo: count the prompts pending." default:"true" negatable:""`
-	TrustTenantHeader   string   `help:"Header that names a request's tenant, where its API key names none. Only behind a proxy that sets it." placeholder:"NAME"`
+	SharedCredit        float64  `name:"shared-cache-multiplier" help:"For dynamo: what a block in the remote store alone is worth." default:"0" placeholder:"X"`
+	referenceRouting
+	TrustTenantHeader string `help:"Header that names a request's tenant, where its API key names none. Only behind a proxy that sets it." placeholder:"NAME"`
+}
+
+// referenceRouting are further flags of the reference, so that its command lines work:
+// older names, and settings of things that need none here.
+type referenceRouting struct {
+	NoKVEvents        bool   `name:"no-kv-events" hidden:""`
+	KVEvents          bool   `name:"kv-events" hidden:""`
+	LoadAware         bool   `hidden:""`
+	ReplicaSync       bool   `name:"router-replica-sync" hidden:"" negatable:""`
+	AssumeReuse       bool   `name:"router-assume-kv-reuse" hidden:"" default:"true" negatable:""`
+	TrackOutput       bool   `name:"router-track-output-blocks" hidden:"" negatable:""`
+	KVBlockSize       string `name:"kv-cache-block-size" hidden:""`
+	EventThreads      string `name:"router-event-threads" hidden:""`
+	MinInitialWorkers string `name:"router-min-initial-workers" hidden:""`
+	QueueThreshold    string `name:"router-queue-threshold" hidden:""`
+	QueuePolicy       string `name:"router-queue-policy" hidden:""`
+	PrefillLoadModel  string `name:"router-prefill-load-model" hidden:""`
+	CachePolicy       string `name:"router-approximate-cache-policy" hidden:""`
+	AffinityTTL       string `name:"router-session-affinity-ttl-secs" hidden:""`
+	AffinityMode      string `name:"router-session-affinity-mode" hidden:""`
+}
+
+// notes say of each flag that was given why it does nothing, or what does it instead.
+func (f *referenceRouting) notes() (notes []string) {
+	for _, n := range []struct {
+		given bool
+		note  string
+	}{
+		{f.ReplicaSync, "--router-replica-sync: every router follows the workers' events and loads; there is nothing to switch on"},
+		{!f.AssumeReuse, "--no-router-assume-kv-reuse: no effect; --router-mode least-loaded leaves caches out of account"},
+		{f.TrackOutput, "--router-track-output-blocks: answers are always counted as they grow"},
+		{f.KVBlockSize != "", "--kv-cache-block-size: workers say how large their blocks are"},
+		{f.EventThreads != "", "--router-event-threads: one thread keeps the index, lookups need none"},
+		{f.MinInitialWorkers != "", "--router-min-initial-workers: requests wait for workers as long as --worker-wait says"},
+		{f.QueueThreshold != "", "--router-queue-threshold: requests wait where no worker can take them, up to --router-queue of them"},
+		{f.QueuePolicy != "", "--router-queue-policy: those that wait are served by priority, fairly among tenants, and by deadline"},
+		{f.PrefillLoadModel != "", "--router-prefill-load-model: how long prompts take is learned for each worker"},
+		{f.CachePolicy != "", "--router-approximate-cache-policy: what is guessed lasts as long as --router-ttl-secs says"},
+		{f.AffinityTTL != "" || f.AffinityMode != "", "--router-session-affinity-…: --router-mode session keeps sessions at their workers"},
+	} {
+		if n.given {
+			notes = append(notes, n.note)
+		}
+	}
+	return notes
 }
 
 // seconds is a duration that is written as a number of seconds, as the reference
@@ -52,15 +100,28 @@ func (s *seconds) UnmarshalText(b []byte) error {
 // String prints what UnmarshalText reads.
 func (s seconds) String() string { return time.Duration(s).String() }
 
-func (f *routingFlags) apply(c *node.ClusterConfig) {
+func (f *routingFlags) apply(c *node.ClusterConfig, log *slog.Logger) {
 	c.MigrationLimit, c.WorkerWait, c.StallTimeout = f.MigrationLimit, f.WorkerWait, f.StallTimeout
 	r := &c.Routing
 	r.Mode, r.KVEvents, r.ApproximateTTL, r.PredictTTL = f.RouterMode, f.RouterKVEvents, time.Duration(f.RouterTTL), time.Duration(f.RouterPredictedTTL)
 	r.Shadow = f.RouterShadow
 	r.IndexBytes, r.Queue, r.TenantHeader = int64(f.RouterIndexBytes), f.RouterQueue, f.TrustTenantHeader
 	r.Params = placement.DefaultParams(placement.KV)
+	if f.NoKVEvents {
+		r.KVEvents = false
+	}
+	if f.LoadAware {
+		r.Mode = placement.LeastLoaded.String()
+	}
 	p := &r.Params.Reference
 	p.OverlapCredit, p.CreditDecay, p.PrefillScale, p.RequestWeight = f.RouterOverlapCredit, f.RouterCreditDecay, f.RouterPrefillScale, f.RouterRequestWeight
-	p.HostCredit, p.DiskCredit, p.Temperature = f.RouterHostWeight, f.RouterDiskWeight, f.RouterTemperature
+	p.HostCredit, p.DiskCredit, p.SharedCredit, p.Temperature = f.RouterHostWeight, f.RouterDiskWeight, f.SharedCredit, f.RouterTemperature
 	p.IgnoreBlocks, p.IgnorePrefill = !f.RouterTrackBlocks, !f.RouterTrackPrefill
+	notes := f.notes()
+	if *p != placement.DefaultParams(placement.KV).Reference && r.Mode != placement.Reference.String() {
+		notes = append(notes, "the weights of the reference's cost are for --router-mode dynamo; "+r.Mode+" has none")
+	}
+	for _, note := range notes {
+		log.Warn("flag without effect", "why", note)
+	}
 }

@@ -187,7 +187,7 @@ func (c *serveCmd) config(a *app, log *slog.Logger) (node.Config, error) {
 	c.engineFlags.apply(&cfg)
 	c.httpFlags.apply(&cfg)
 	c.clusterFlags.apply(&cfg.Cluster)
-	c.routingFlags.apply(&cfg.Cluster)
+	c.routingFlags.apply(&cfg.Cluster, log)
 	c.tracingFlags.apply(&cfg)
 	cfg.Engines = c.NumWorkers
 	if cfg.Engines == 0 {

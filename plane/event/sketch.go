@@ -9,7 +9,7 @@ import (
 
 // Sketch stands for a set of blocks in few bytes. What remains when one takes a set
 // out of the sketch of another tells in which blocks they differ, as long as those are
-// fewer than about two thirds of its cells, however many both have. (It is known as
+// fewer than about half of its cells, however many both have. (It is known as
 // an invertible Bloom lookup table.)
 //
 // A cell sums up a number of blocks; each block goes into one cell of each third,
