@@ -23,13 +23,16 @@ func (p *Pool) Check() error {
 
 // Registered appends the hashes of all that Match can find, in no order.
 func (p *Pool) Registered(dst []dynamo.BlockHash) []dynamo.BlockHash {
-	for _, s := range p.table.slots {
-		if s.entry != 0 {
-			dst = append(dst, p.entries[s.entry-1].hash)
+	for e := range p.entries {
+		if p.found(int32(e)) {
+			dst = append(dst, p.entries[e].content.Hash)
 		}
 	}
 	return dst
 }
+
+// found reports whether Match finds entry e.
+func (p *Pool) found(e int32) bool { return p.entries[e].parent != gone && !p.draft(e) }
 
 // checkBlocks compares the counts and lists of states with the blocks.
 func (p *Pool) checkBlocks(fault func(string, ...any)) {
@@ -99,16 +102,18 @@ func (p *Pool) checkIdle(fault func(string, ...any)) {
 // checkEntries compares entries with the table, children and duplicates.
 func (p *Pool) checkEntries(fault func(string, ...any)) {
 	children := make([]int32, len(p.entries))
-	used, dups := 0, 0
-	for _, s := range p.table.slots {
-		if s.entry == 0 {
+	used, dups, slots := 0, 0, 0
+	for e := range int32(len(p.entries)) {
+		if !p.found(e) {
 			continue
 		}
-		e := s.entry - 1
 		en := &p.entries[e]
 		used++
+		if !p.next(e) {
+			slots++
+		}
 		b := &p.blocks[en.block]
-		if found, _ := p.find(en.hash); found != e || b.content.Hash != en.hash || b.entry != e {
+		if found, _ := p.behind(en.parent, en.content.Hash); found != e || b.entry != e {
 			fault("entry %d is not found by its hash or has the wrong block", e)
 		}
 		if en.parent != none {
@@ -116,25 +121,32 @@ func (p *Pool) checkEntries(fault func(string, ...any)) {
 		}
 		for d := en.dups; d != none; d = p.blocks[d].next {
 			dups++
-			if dup := &p.blocks[d]; dup.state != stateComplete || dup.entry != e || dup.content != b.content || dups > len(p.blocks) {
+			if dup := &p.blocks[d]; dup.state != stateComplete || dup.entry != e || d == en.block || dups > len(p.blocks) {
 				fault("block %d is no duplicate of block %d", d, en.block)
 				return
 			}
 		}
+	}
+	if slots != p.table.used {
+		fault("%d entries need a slot, the table has %d", slots, p.table.used)
 	}
 	for e := range p.entries {
 		if children[e] != p.entries[e].children {
 			fault("entry %d has %d children, its count says %d", e, children[e], p.entries[e].children)
 		}
 	}
-	if used+len(p.spare) != len(p.entries) {
-		fault("%d entries are used and %d spare of %d", used, len(p.spare), len(p.entries))
-	}
-	linked := 0
+	linked, drafts := 0, 0
 	for n := range p.blocks {
-		if b := &p.blocks[n]; b.state == stateComplete && b.entry != none {
+		switch b := &p.blocks[n]; {
+		case b.state != stateComplete || b.entry == none:
+		case p.entries[b.entry].block == int32(n):
+			drafts++
+		default:
 			linked++
 		}
+	}
+	if used+drafts+len(p.spare) != len(p.entries) {
+		fault("%d entries are found, %d drafts and %d spare of %d", used, drafts, len(p.spare), len(p.entries))
 	}
 	if linked != dups {
 		fault("%d duplicates are linked, %d blocks say they are", dups, linked)

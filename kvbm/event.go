@@ -130,17 +130,17 @@ func (p *Pool) recordStored(e int32) {
 	if !p.config.Events {
 		return
 	}
-	l, b := &p.log, &p.blocks[p.entries[e].block]
-	ev := Event{Kind: Stored, Root: b.root}
+	l, n := &p.log, p.entries[e].block
+	ev := Event{Kind: Stored, Root: p.root(n)}
 	if parent := p.entries[e].parent; parent != none {
-		ev.Parent, ev.HasParent = p.entries[parent].hash, true
+		ev.Parent, ev.HasParent = p.entries[parent].content.Hash, true
 	}
 	last := l.last(Stored)
 	if last == nil || !ev.HasParent || l.blocks[len(l.blocks)-1].Hash != ev.Parent {
 		last = l.add(ev)
 	}
-	l.blocks = append(l.blocks, b.content)
-	l.ids = append(l.ids, p.tokens(p.entries[e].block)...)
+	l.blocks = append(l.blocks, p.entries[e].content)
+	l.ids = append(l.ids, p.tokens(n)...)
 	last.blocksEnd = len(l.blocks)
 }
 
@@ -153,8 +153,8 @@ func (l *eventLog) cleared() {
 // restate records every entry, parents first.
 func (p *Pool) restate() {
 	done := make([]bool, len(p.entries))
-	for _, e := range p.spare {
-		done[e] = true
+	for e := range p.entries {
+		done[e] = !p.found(int32(e))
 	}
 	var path []int32
 	for i := range p.entries {

@@ -21,11 +21,9 @@ type Content struct {
 
 // block is the physical side: memory and its user.
 type block struct {
-	content tokens.Block // in complete, held and idle
-	root    dynamo.CacheRoot
-	gen     uint32
-	refs    int32 // holders; in held only
-	entry   int32 // the entry it is registered or a duplicate in, or none
+	gen   uint32
+	refs  int32 // holders; in held only
+	entry int32 // the entry it is registered or a duplicate in, its draft, or none
 	// prev and next link the least recently used list (idle) or the duplicates of
 	// an entry (complete).
 	prev, next int32
@@ -33,28 +31,34 @@ type block struct {
 }
 
 // entry is the logical side: something Match finds, one per registered content.
-// It survives a change of the block that holds its bytes.
+// It survives a change of the block that holds its bytes. A block that is complete and
+// not yet offered has an entry that nothing finds, its draft.
 type entry struct {
-	hash     dynamo.BlockHash
+	content  tokens.Block
 	block    int32 // the block that matches get
-	parent   int32 // the entry before it, or none
+	parent   int32 // the entry before it, or none; gone when the entry is unused
 	children int32
 	dups     int32 // first duplicate block, or none
 }
+
+// gone is the parent of an unused entry: nobody's.
+const gone = int32(-2)
 
 // Pool is the device tier. See the package comment. What it keeps about blocks
 // grows with the number of blocks that were ever used: many pools of a size that is
 // seldom needed take little memory.
 type Pool struct {
 	config  Config
-	width   int              // ids kept of a block: BlockSize, or 0 with HashOnly
-	blocks  []block          // those ever used, in the order of their indices
-	ids     []dynamo.TokenID // width per block of blocks
-	free    []int32          // a stack, of blocks: warm memory is used again first
+	width   int                // ids kept of a block: BlockSize, or 0 with HashOnly
+	blocks  []block            // those ever used, in the order of their indices
+	ids     []dynamo.TokenID   // width per block of blocks
+	roots   []dynamo.CacheRoot // one per block; none with HashOnly
+	free    []int32            // a stack, of blocks: warm memory is used again first
 	counts  [numStates]int
 	entries []entry
 	spare   []int32 // unused entries
 	table   table
+	peeked  peeked
 	// oldest and newest end the least recently used list of idle blocks.
 	oldest, newest int32
 	leases         leases
@@ -78,9 +82,29 @@ func New(c Config) (*Pool, error) {
 
 // fresh returns a block that was never used; there must be one.
 func (p *Pool) fresh() int32 {
+	n := len(p.blocks)
+	if n == cap(p.blocks) {
+		p.blocks = slices.Grow(p.blocks, p.more(n))
+	}
 	p.blocks = append(p.blocks, block{entry: none, prev: none, next: none})
-	p.ids = slices.Grow(p.ids, p.width)[:len(p.blocks)*p.width]
-	return int32(len(p.blocks) - 1)
+	if p.width > 0 {
+		p.ids = slices.Grow(p.ids, p.width)[:(n+1)*p.width]
+		p.roots = append(p.roots, 0)
+	}
+	return int32(n)
+}
+
+// more is by how many blocks, or entries, to grow beyond n: to twice as many, so that
+// growing costs little, and never above the capacity.
+func (p *Pool) more(n int) int { return min(max(n, minSlots), p.config.Blocks-n) }
+
+// draft reports whether entry e, which is in use, is a draft.
+func (p *Pool) draft(e int32) bool { return p.blocks[p.entries[e].block].state == stateComplete }
+
+// discard makes entry e an unused one.
+func (p *Pool) discard(e int32) {
+	p.entries[e].parent = gone
+	p.spare = append(p.spare, e)
 }
 
 // Config returns what the pool was made with.
@@ -111,7 +135,11 @@ func (p *Pool) Complete(b Partial, c Content) Complete {
 }
 
 // Discard gives up a complete block that was not registered.
-func (p *Pool) Discard(b Complete) { p.reset(p.check(b.handle, stateComplete)) }
+func (p *Pool) Discard(b Complete) {
+	n := p.check(b.handle, stateComplete)
+	p.discard(p.blocks[n].entry)
+	p.reset(n)
+}
 
 // Load gives a block as the target of a copy, as Allocate gives one to compute.
 func (p *Pool) Load() (Loading, bool) {
@@ -191,14 +219,18 @@ func (p *Pool) take() (int32, bool) {
 	return n, true
 }
 
-// fill writes the content of block n, which becomes complete.
+// fill writes the content of block n, which becomes complete, into a draft.
 func (p *Pool) fill(n int32, c Content) {
 	if len(c.Tokens) != p.width {
 		panic("BUG: kvbm: a full block with another number of tokens")
 	}
-	b := &p.blocks[n]
-	b.content, b.root = c.Block, c.Root
-	copy(p.tokens(n), c.Tokens)
+	e := p.unused()
+	p.entries[e] = entry{content: c.Block, block: n, parent: none, dups: none}
+	p.blocks[n].entry = e
+	if p.width > 0 {
+		p.roots[n] = c.Root
+		copy(p.tokens(n), c.Tokens)
+	}
 	p.move(n, stateComplete)
 }
 
@@ -213,6 +245,7 @@ func (p *Pool) reset(n int32) {
 // move changes the state of block n and ends the handles to it, save between
 // the two states that a Held spans.
 func (p *Pool) move(n int32, to state) {
+	p.peeked.holds = false
 	b := &p.blocks[n]
 	p.counts[b.state]--
 	p.counts[to]++
@@ -245,6 +278,14 @@ func (p *Pool) checkHeld(h Held) int32 {
 // tokens returns the ids of block n.
 func (p *Pool) tokens(n int32) []dynamo.TokenID {
 	return p.ids[int(n)*p.width : (int(n)+1)*p.width : (int(n)+1)*p.width]
+}
+
+// root returns the root of block n; zero with HashOnly.
+func (p *Pool) root(n int32) dynamo.CacheRoot {
+	if p.width == 0 {
+		return 0
+	}
+	return p.roots[n]
 }
 
 // pushIdle makes block n the most recently used idle one.
@@ -282,5 +323,5 @@ func (p *Pool) sameContent(e int32, parent int32, root dynamo.CacheRoot, ids []d
 	if en.parent != parent || p.width == 0 {
 		return en.parent == parent // a hash is all there is, its root included
 	}
-	return p.blocks[en.block].root == root && slices.Equal(p.tokens(en.block), ids)
+	return p.roots[en.block] == root && slices.Equal(p.tokens(en.block), ids)
 }

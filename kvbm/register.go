@@ -1,6 +1,8 @@
 package kvbm
 
 import (
+	"slices"
+
 	"github.com/dynamo-go/dynamo"
 	"github.com/dynamo-go/dynamo/tokens"
 )
@@ -27,23 +29,27 @@ func (p *Pool) Register(b Complete, parent Held) (Held, Outcome) {
 	n := p.check(b.handle, stateComplete)
 	c := &p.blocks[n]
 	c.gen++
-	h := Held{p.handle(n)}
+	h, draft := Held{p.handle(n)}, c.entry
+	c.entry = none
 	if !p.config.PrefixCaching {
+		p.discard(draft)
 		return h, Refused
 	}
 	pe := none
 	if !parent.IsZero() {
 		if pe = p.blocks[p.checkHeld(parent)].entry; pe == none {
+			p.discard(draft)
 			p.stats.Refused++
 			return h, Refused
 		}
 	}
-	e, length := p.find(c.content.Hash)
-	switch {
-	case e == none && length < maxProbes:
-		p.enter(n, pe)
+	e, length := p.behind(pe, p.entries[draft].content.Hash)
+	if e == none && length < maxProbes {
+		p.enter(n, draft, pe)
 		return h, Registered
-	case e == none || !p.sameContent(e, pe, c.root, p.tokens(n)):
+	}
+	p.discard(draft)
+	if e == none || !p.sameContent(e, pe, p.root(n), p.tokens(n)) {
 		p.stats.Refused++
 		return h, Refused
 	}
@@ -67,36 +73,53 @@ type Query struct {
 
 // Match appends to dst a hold on each block of the longest registered prefix.
 func (p *Pool) Match(dst []Held, q Query) []Held {
-	p.stats.Asked += uint64(len(q.Blocks))
-	for parent, i := none, 0; i < len(q.Blocks); i++ {
-		e := p.lookup(q, i, parent)
-		if e == none {
-			break
-		}
-		p.stats.Found++
-		dst = append(dst, p.hold(p.entries[e].block))
-		parent = e
-	}
-	return dst
+	p.Peek(q)
+	return p.Take(dst)
+}
+
+// peeked is what Peek has found, as long as nothing has changed.
+type peeked struct {
+	holds  bool
+	asked  int
+	blocks []int32
 }
 
 // Peek counts what Match would find, and how many of those blocks are idle, that
 // is, would leave Available. It changes nothing.
 func (p *Pool) Peek(q Query) (found, idle int) {
+	path := p.peeked.blocks[:0]
 	for parent := none; found < len(q.Blocks); found++ {
 		if parent = p.lookup(q, found, parent); parent == none {
 			break
 		}
-		if p.blocks[p.entries[parent].block].state == stateIdle {
+		n := p.entries[parent].block
+		path = append(path, n)
+		if p.blocks[n].state == stateIdle {
 			idle++
 		}
 	}
+	p.peeked = peeked{true, len(q.Blocks), path}
 	return found, idle
+}
+
+// Take appends to dst a hold on each block that Peek has just found: it does what Match
+// does, and does not look for them again. The pool has not changed since.
+func (p *Pool) Take(dst []Held) []Held {
+	if !p.peeked.holds {
+		panic("BUG: kvbm: blocks taken that were found before the pool changed")
+	}
+	p.stats.Asked += uint64(p.peeked.asked)
+	p.stats.Found += uint64(len(p.peeked.blocks))
+	for _, n := range p.peeked.blocks {
+		dst = append(dst, p.hold(n))
+	}
+	p.peeked.holds = false
+	return dst
 }
 
 // lookup returns the entry of block i of q behind parent, or none.
 func (p *Pool) lookup(q Query, i int, parent int32) int32 {
-	e, _ := p.find(q.Blocks[i].Hash)
+	e, _ := p.behind(parent, q.Blocks[i].Hash)
 	if e == none || !p.sameContent(e, parent, q.Root, q.Tokens[i*p.width:(i+1)*p.width]) {
 		return none
 	}
@@ -114,12 +137,36 @@ func (p *Pool) hold(n int32) Held {
 	return Held{p.handle(n)}
 }
 
-// enter makes a new entry for complete block n behind entry parent.
-func (p *Pool) enter(n, parent int32) {
-	b := &p.blocks[n]
-	e := p.unused()
-	p.entries[e] = entry{hash: b.content.Hash, block: n, parent: parent, dups: none}
-	p.table.place(slot{tag(b.content.Hash), e + 1})
+// behind returns the entry with a hash, which is looked for behind entry parent first,
+// and what find returns beside it. With HashOnly it is there or nowhere.
+func (p *Pool) behind(parent int32, h dynamo.BlockHash) (e int32, length int) {
+	if parent == none {
+		return p.find(h)
+	}
+	if e = parent + 1; int(e) < len(p.entries) && p.entries[e].parent == parent && p.entries[e].content.Hash == h {
+		return e, 0
+	}
+	if p.config.HashOnly && p.entries[parent].children == 0 {
+		return none, 0
+	}
+	return p.find(h)
+}
+
+// next reports whether entry e comes right after the one that it stands behind, as most
+// do: chains are registered and given up one block after another. With HashOnly such an
+// entry needs no slot in the table.
+func (p *Pool) next(e int32) bool {
+	parent := p.entries[e].parent
+	return p.config.HashOnly && parent != none && parent == e-1
+}
+
+// enter lets entry e, the draft of complete block n, be found behind entry parent.
+func (p *Pool) enter(n, e, parent int32) {
+	b, en := &p.blocks[n], &p.entries[e]
+	en.parent = parent
+	if !p.next(e) {
+		p.table.add(slot{tag(en.content.Hash), e + 1})
+	}
 	if parent != none {
 		p.entries[parent].children++
 	}
@@ -136,10 +183,10 @@ func (p *Pool) unused() int32 {
 		p.spare = p.spare[:last]
 		return e
 	}
-	p.entries = append(p.entries, entry{})
-	if 2*len(p.entries) > len(p.table.slots) {
-		p.table.grow()
+	if n := len(p.entries); n == cap(p.entries) {
+		p.entries = slices.Grow(p.entries, p.more(n))
 	}
+	p.entries = append(p.entries, entry{})
 	return int32(len(p.entries) - 1)
 }
 
@@ -153,12 +200,14 @@ func (p *Pool) unregister(n int32, record bool) {
 	if en.parent != none {
 		p.entries[en.parent].children--
 	}
-	p.table.remove(en.hash, e)
-	p.spare = append(p.spare, e)
+	if !p.next(e) {
+		p.table.remove(en.content.Hash, e)
+	}
+	p.discard(e)
 	p.popIdle(n)
 	p.blocks[n].entry = none
 	if record && p.config.Events {
-		p.log.removed(en.hash)
+		p.log.removed(en.content.Hash)
 	}
 }
 

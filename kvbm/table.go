@@ -11,6 +11,7 @@ import (
 // slots move without a look at their entries.
 type table struct {
 	slots []slot // a power of two
+	used  int
 	shift int    // of a tag, to the place where its search begins
 }
 
@@ -32,6 +33,14 @@ func (t *table) home(tag uint32) int { return int(tag >> t.shift) }
 
 func (t *table) next(i int) int { return (i + 1) & (len(t.slots) - 1) }
 
+// add puts an entry in.
+func (t *table) add(s slot) {
+	if t.used++; 2*t.used > len(t.slots) {
+		t.grow()
+	}
+	t.place(s)
+}
+
 // place puts an entry into the first slot that is free for it; there is one.
 func (t *table) place(s slot) {
 	i := t.home(s.tag)
@@ -44,6 +53,7 @@ func (t *table) place(s slot) {
 // grow doubles the table.
 func (t *table) grow() {
 	larger := newTable(2 * len(t.slots))
+	larger.used = t.used
 	for _, s := range t.slots {
 		if s.entry != 0 {
 			larger.place(s)
@@ -67,6 +77,7 @@ func (t *table) remove(h dynamo.BlockHash, e int32) {
 		}
 	}
 	t.slots[free] = slot{}
+	t.used--
 }
 
 // find returns the entry with the given hash, or none and how many slots were looked
@@ -78,7 +89,7 @@ func (p *Pool) find(h dynamo.BlockHash) (e int32, length int) {
 		if s.entry == 0 {
 			return none, length
 		}
-		if s.tag == want && p.entries[s.entry-1].hash == h {
+		if s.tag == want && p.entries[s.entry-1].content.Hash == h {
 			return s.entry - 1, length
 		}
 		length++

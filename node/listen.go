@@ -17,10 +17,15 @@ import (
 // Listen takes a TCP address; port 0 takes a free one. The error says what to do
 // about a port in use or one that needs rights.
 func Listen(host string, port uint16) (net.Listener, error) {
-	return listenTCP(host, port, "http")
+	return listenTCP(host, port, "http-")
 }
 
-// listenTCP takes an address that the flags --flags-host and --flags-port name.
+// ListenRouter takes the TCP address of a RoleRouter, whose flags are --host and --port.
+func ListenRouter(host string, port uint16) (net.Listener, error) {
+	return listenTCP(host, port, "")
+}
+
+// listenTCP takes an address that --host and --port name, with flags before both words.
 func listenTCP(host string, port uint16, flags string) (net.Listener, error) {
 	addr := net.JoinHostPort(host, strconv.Itoa(int(port)))
 	l, err := net.Listen("tcp", addr)
@@ -29,11 +34,11 @@ func listenTCP(host string, port uint16, flags string) (net.Listener, error) {
 	case err == nil:
 		return l, nil
 	case errors.Is(err, unix.EADDRINUSE):
-		return nil, &dynamo.Error{Kind: dynamo.KindUnavailable, Message: fmt.Sprintf("port %d of %s is in use by another process; stop that one, or choose another with --%s-port (0 takes a free one)", port, host, flags)}
+		return nil, &dynamo.Error{Kind: dynamo.KindUnavailable, Message: fmt.Sprintf("port %d of %s is in use by another process; stop that one, or choose another with --%sport (0 takes a free one)", port, host, flags)}
 	case errors.Is(err, unix.EACCES):
-		return nil, &dynamo.Error{Kind: dynamo.KindInvalid, Message: fmt.Sprintf("listening on port %d needs rights this process lacks; choose a port above 1023 with --%s-port", port, flags)}
+		return nil, &dynamo.Error{Kind: dynamo.KindInvalid, Message: fmt.Sprintf("listening on port %d needs rights this process lacks; choose a port above 1023 with --%sport", port, flags)}
 	case errors.Is(err, unix.EADDRNOTAVAIL), errors.As(err, &dns):
-		return nil, &dynamo.Error{Kind: dynamo.KindInvalid, Message: fmt.Sprintf("%q is no address of this machine; give one with --%s-host (127.0.0.1, or 0.0.0.0 for every interface)", host, flags)}
+		return nil, &dynamo.Error{Kind: dynamo.KindInvalid, Message: fmt.Sprintf("%q is no address of this machine; give one with --%shost (127.0.0.1, or 0.0.0.0 for every interface)", host, flags)}
 	}
 	return nil, fmt.Errorf("listen on %s: %w", addr, err)
 }

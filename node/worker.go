@@ -125,7 +125,7 @@ func (n *Node) listen(id dynamo.WorkerID, epoch uint64) (*place, error) {
 	if len(p.listeners) > 0 {
 		return p, nil
 	}
-	l, err := listenTCP(w.Host, w.Port, "rpc")
+	l, err := listenTCP(w.Host, w.Port, "rpc-")
 	if err != nil {
 		return nil, fmt.Errorf("listen for frontends: %w", err)
 	}

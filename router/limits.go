@@ -40,8 +40,14 @@ const (
 	// how long ago the first of them, before one that has told of no block is taken to
 	// send no events.
 	silentRequests, silentFor = 8, 10 * time.Second
-	// expireEvery is how often expectations are looked through.
-	expireEvery = time.Second
+	// floodRate is how many blocks a second a worker may tell of, floodBurst how many at
+	// once, a snapshot of its cache for example; one that exceeds them is isolated for
+	// isolateFor.
+	floodRate, floodBurst = 1 << 19, 1 << 23
+	isolateFor            = time.Minute
+	// expireEvery is how often expectations are looked through, and up to sweepRuns runs
+	// of the index cleaned of workers that have gone.
+	expireEvery, sweepRuns = time.Second, 1 << 12
 	// firstSketch is the size of the first sketch that a worker is asked for when the
 	// index differs from its cache, in cells: it tells of some 120 blocks. The next one
 	// has eight times as many, as long as the sketch is small beside all the blocks.

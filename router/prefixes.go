@@ -9,6 +9,7 @@ import (
 
 	"github.com/dynamo-go/dynamo"
 	"github.com/dynamo-go/dynamo/kvbm"
+	"github.com/dynamo-go/dynamo/obs"
 	"github.com/dynamo-go/dynamo/plane/event"
 	"github.com/dynamo-go/dynamo/router/kvindex"
 	"github.com/dynamo-go/dynamo/router/placement"
@@ -52,6 +53,7 @@ type cache struct {
 	heard   bool      // it has told of a block
 	sent    int       // requests that it was sent before that
 	since   time.Time // when the first of them was
+	flood   flood
 
 	batch event.KVBatch
 	plain []tokens.Block
@@ -190,6 +192,13 @@ func (p *prefixes) apply(k placement.Key, d event.Delivery) error {
 	if p.mu.caches[k] != c {
 		return nil
 	}
+	now := time.Now()
+	switch isolated, ended := c.flood.isolated(now); {
+	case isolated:
+		return nil
+	case ended:
+		return errIsolated
+	}
 	switch d.Kind {
 	case event.Gap:
 		c.state = cacheRepairing
@@ -205,7 +214,27 @@ func (p *prefixes) apply(k placement.Key, d event.Delivery) error {
 		return nil
 	}
 	c.heard = c.heard || len(c.batch.Events) > 0
+	if c.flood.take(c.batchBlocks(), now) {
+		p.log.Warn("a worker floods the router with KV events; it is passed over for a while, and what it holds is guessed", obs.KeyWorker, c.m.ID, obs.KeyDuration, isolateFor)
+		if p.metrics != nil {
+			p.metrics.floods.Inc()
+		}
+		c.forgetLocked()
+		c.state = cacheApproximate
+		return nil
+	}
 	return p.storeLocked(c)
+}
+
+// errIsolated has the worker's cache begun anew after an isolation.
+var errIsolated = &dynamo.Error{Kind: dynamo.KindUnavailable, Message: "the worker's KV events were passed over for a while, for there were too many of them; its cache is begun anew"}
+
+// batchBlocks counts the blocks that the batch tells of.
+func (c *cache) batchBlocks() (n int) {
+	for i := range c.batch.Events {
+		n += 1 + len(c.batch.Events[i].Blocks) + len(c.batch.Events[i].Hashes)
+	}
+	return n
 }
 
 // storeLocked applies the batch that c has parsed.
@@ -296,6 +325,7 @@ func (p *prefixes) expire(now time.Time) {
 	defer p.mu.Unlock()
 	for _, z := range *p.all.Load() {
 		z.index.Expire(now)
+		z.index.Sweep(sweepRuns) // what is left of workers that have gone
 	}
 	p.tellLocked()
 }

@@ -129,6 +129,9 @@ const (
 func (p *prefixes) compare(c *cache, last bool) comparison {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if c.state == cacheApproximate {
+		return digestUnknown // its events are passed over
+	}
 	b := &c.batch
 	s, err := p.sourceLocked(c, b.BlockSize, b.Rank)
 	if err != nil || s.at.index.State(s.id) == kvindex.Approximate {

@@ -398,6 +398,37 @@ func TestServe(t *testing.T) {
 	s.wants(503, "POST", "/select", `{"token_ids":[1]}`)
 }
 
+// A client that is gone by the time it has a place keeps none.
+func TestGone(t *testing.T) {
+	s := open(t, func(c *selection.Config, _ *router.Config) {
+		// It leaves between the booking and the answer.
+		c.Addresses = nil
+	})
+	ctx, leave := context.WithCancel(t.Context())
+	r := httptest.NewRequestWithContext(ctx, "POST", "/select_and_reserve", &leaving{strings.NewReader(`{"token_ids":[1],"request_id":"gone"}`), leave})
+	w := httptest.NewRecorder()
+	s.server.Handler().ServeHTTP(w, r)
+	if w.Code < 400 {
+		t.Errorf("one that left was answered: %d %s", w.Code, w.Body)
+	}
+	s.quiet()
+}
+
+// leaving is a body at whose end the client leaves.
+type leaving struct {
+	*strings.Reader
+	leave func()
+}
+
+// Read implements io.Reader.
+func (l *leaving) Read(b []byte) (int, error) {
+	n, err := l.Reader.Read(b)
+	if err != nil {
+		l.leave()
+	}
+	return n, err
+}
+
 // until waits for something that comes soon.
 func until(t *testing.T, ok func() bool) {
 	t.Helper()

@@ -162,15 +162,17 @@ func (s *simulation) prepare(r *request) {
 	r.Request = r.Reblock(size)
 	full := r.Input / size
 	r.blocks, r.hashes = r.blocks[:0], r.hashes[:0]
+	before := uint64(0)
 	for i := range full {
-		var b tokens.Block
+		h := ownBlocks ^ uint64(r.number)<<24 ^ uint64(i)
 		if i < len(r.Hashes) {
-			b.Local = dynamo.LocalHash(mix(r.Hashes[i]))
-		} else {
-			b.Local = dynamo.LocalHash(mix(ownBlocks ^ uint64(r.number)<<24 ^ uint64(i)))
+			h = r.Hashes[i]
 		}
-		b.Hash = dynamo.BlockHash(b.Local) // the trace's hashes are chained ones
-		r.blocks, r.hashes = append(r.blocks, b), append(r.hashes, b.Hash)
+		// A trace's hashes should be chained ones. Those that are not are made such here:
+		// a pool of hashes takes it that what is before a block is the same for equal ones.
+		before = mix(before ^ h)
+		r.blocks = append(r.blocks, tokens.Block{Local: dynamo.LocalHash(h), Hash: dynamo.BlockHash(before)})
+		r.hashes = append(r.hashes, dynamo.BlockHash(before))
 	}
 	r.wanted = max(1, min(r.Output, s.room-r.Input))
 }

@@ -18,7 +18,7 @@ func TestWorkload(t *testing.T) {
 		{8, 7715, 35032, 2_000_243, 0xdc7e3ec909ce11a4, [2]uint64{0x936a0033c2b6ee0e, 0x425f9d1694507086}},
 		{64, 7268, 34797, 2_000_323, 0x1146709c4cf6d39b, [2]uint64{0x79b4ee79e819b847, 0x2d690fa4143a67e6}},
 	} {
-		if testing.Short() && tc.workers != 8 {
+		if raced || testing.Short() && tc.workers != 8 {
 			continue
 		}
 		c := DefaultConfig()
@@ -48,14 +48,17 @@ func TestWorkload(t *testing.T) {
 	}
 }
 
-// TestRun runs each mode on a workload of a twentieth, with and without ids of the
+// TestRun runs each mode on a small workload, with and without ids of the
 // engines'.
 func TestRun(t *testing.T) {
 	for _, mode := range Modes {
 		for _, engine := range []bool{false, true} {
 			c := DefaultConfig()
 			c.Blocks, c.Mode, c.EngineIDs = 100_000, mode, engine
-			if testing.Short() && (mode == "bench" || mode == "hash") { // which last a while
+			if raced {
+				c.Blocks = 5_000
+			}
+			if (raced || testing.Short()) && (mode == "bench" || mode == "hash") { // which last a while
 				continue
 			}
 			out, err := Run(c)
@@ -78,6 +81,13 @@ func TestRun(t *testing.T) {
 }
 
 func TestValidate(t *testing.T) {
+	for _, mode := range []string{"mixed", "trees", "leak"} { // the smallest workload is one too
+		c := DefaultConfig()
+		c.Blocks, c.Mode = minBlocks, mode
+		if _, err := Run(c); err != nil {
+			t.Error(err)
+		}
+	}
 	for _, change := range []func(*Config){
 		func(c *Config) { c.Workers = 0 },
 		func(c *Config) { c.Chunk = 0 },

@@ -37,8 +37,8 @@ func (c Config) Validate() error {
 		return invalid("--chunk is %d; it must be 1 to %d", c.Chunk, maxLen)
 	case c.Replicas < 1 || c.Replicas > c.Workers:
 		return invalid("--replicas is %d; it must be 1 to the number of workers", c.Replicas)
-	case c.Blocks < 1 || c.Blocks > maxBlocks:
-		return invalid("--blocks is %d; it must be 1 to %d", c.Blocks, maxBlocks)
+	case c.Blocks < minBlocks || c.Blocks > maxBlocks:
+		return invalid("--blocks is %d; it must be %d to %d", c.Blocks, minBlocks, maxBlocks)
 	case !slices.Contains(Modes, c.Mode):
 		return invalid("--mode is %q; it must be one of %v", c.Mode, Modes)
 	}
@@ -132,7 +132,11 @@ func (s *subject) remove(e *removed) {
 	s.RemoveEngine(s.sources[e.worker], dynamo.TierDevice, s.ids)
 }
 
+// queryCount is the number of queries, of which digests are made; smaller workloads
+// than the usual one have fewer.
 const queryCount = 20_000
+
+func (c Config) queries() int { return min(queryCount, max(c.Blocks/100, 10)) }
 
 func (c Config) bench(o *object) error {
 	w := generate(c.Params)
@@ -181,13 +185,13 @@ func rate(n int, d time.Duration) float64 { return float64(n) / d.Seconds() }
 
 // find measures lookups of n blocks.
 func (c Config) find(o *object, x *subject, w *workload, n int) {
-	locals := queries(w.sequences, n, queryCount, c.Seed)
+	locals := queries(w.sequences, n, c.queries(), c.Seed)
 	hashes := make([][]dynamo.BlockHash, len(locals))
 	for i := range locals {
 		hashes[i] = chain(make([]dynamo.BlockHash, 0, n), locals[i])
 	}
 	var found []kvindex.Overlap
-	for _, q := range hashes[:queryCount/10] { // warm up
+	for _, q := range hashes[:len(hashes)/10] { // warm up
 		found = x.Find(q, found[:0])
 	}
 	digest, workers := uint64(0), 0
@@ -232,7 +236,7 @@ func (s *subject) digest(found []kvindex.Overlap) (d uint64) {
 // detach measures removing workers, and lookups in the second after the last one.
 func (c Config) detach(o *object, x *subject, w *workload) {
 	k := min(c.Workers, 16)
-	locals := queries(w.sequences[len(w.sequences)/2:], 128, queryCount, c.Seed)
+	locals := queries(w.sequences[len(w.sequences)/2:], 128, c.queries(), c.Seed)
 	hashes := make([][]dynamo.BlockHash, len(locals))
 	for i := range locals {
 		hashes[i] = chain(nil, locals[i])

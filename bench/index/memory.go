@@ -60,14 +60,14 @@ func (c Config) mixed(o *object) error {
 	for i := range w.events[:len(w.events)/2] {
 		x.store(&w.events[i])
 	}
-	locals := queries(w.sequences[:len(w.sequences)/2], 128, queryCount, c.Seed)
+	locals := queries(w.sequences[:len(w.sequences)/2], 128, c.queries(), c.Seed)
 	hashes := make([][]dynamo.BlockHash, len(locals))
 	for i := range locals {
 		hashes[i] = chain(nil, locals[i])
 	}
 	runtime.GC()
 	stop, done := make(chan struct{}), make(chan struct{})
-	took := make([]time.Duration, 0, 1<<22)
+	took := make([]time.Duration, 0, min(c.Blocks*2, 1<<22))
 	var span time.Duration
 	go func() { // ends with the writer
 		defer close(done)

@@ -87,7 +87,7 @@ func (c Config) deep(o *object) error {
 	o.int("runs", int64(x.Stats().Runs))
 	o.float("store_blk_s", rate(blocks, d), 0)
 	o.float("bytes_b_per_hb", float64(x.Bytes())/float64(x.Stats().Held), 1)
-	queries := make([][]dynamo.BlockHash, queryCount)
+	queries := make([][]dynamo.BlockHash, c.queries())
 	depth := 0
 	for i := range queries {
 		for _, b := range turns[rng.below(uint64(len(turns)))].chain {

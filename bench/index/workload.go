@@ -1,6 +1,8 @@
 package index
 
 import (
+	"slices"
+
 	"github.com/dynamo-go/dynamo"
 	"github.com/dynamo-go/dynamo/tokens"
 )
@@ -153,10 +155,11 @@ func generate(p Params) *workload {
 // queries makes queries of n blocks, half of them of a sequence that is stored.
 func queries(sequences []sequence, n, count int, seed uint64) [][]dynamo.LocalHash {
 	rng := random(seed + 1)
+	long := slices.ContainsFunc(sequences, func(s sequence) bool { return s.len >= n/2 })
 	out := make([][]dynamo.LocalHash, 0, count)
 	for k := uint64(0); len(out) < count; {
 		s := sequences[rng.below(uint64(len(sequences)))]
-		if s.len < n/2 {
+		if long && s.len < n/2 {
 			continue
 		}
 		q := make([]dynamo.LocalHash, n)

@@ -36,7 +36,7 @@ func (c *routerCmd) Run(a *app) error {
 	}
 	ctx, stop := untilSignal(context.Background(), a.stderr)
 	defer stop()
-	l, err := node.Listen(c.Host, c.Port)
+	l, err := node.ListenRouter(c.Host, c.Port)
 	if err != nil {
 		return err
 	}

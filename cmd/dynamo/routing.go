@@ -20,7 +20,7 @@ type routingFlags struct {
 	RouterKVEvents      bool     `name:"router-kv-events" help:"Learn from the workers' events what their KV caches hold; without, it is guessed from what they were sent." default:"true" negatable:"" alsoenv:"DYN_KV_EVENTS"`
 	RouterTTL           seconds  `name:"router-ttl-secs" aliases:"router-ttl" help:"How long a worker is guessed to hold a prompt, where there are no events." default:"120" placeholder:"SECONDS"`
 	RouterPredictedTTL  seconds  `name:"router-predicted-ttl-secs" help:"How long a worker is expected to hold the prompt it was sent, until its events say so; 0 expects nothing." default:"5" placeholder:"SECONDS"`
-	RouterShadow        string   `help:"Another mode, which is asked at each decision what it would do; GET /v1/router and dynamo top compare the two." placeholder:"MODE"`
+	RouterShadow        string   `aliases:"shadow" help:"Another mode, which is asked at each decision what it would do; GET /v1/router and dynamo top compare the two." placeholder:"MODE"`
 	RouterIndexBytes    byteSize `help:"Memory for the index of who holds what, for each model and block size." default:"1GiB" placeholder:"SIZE"`
 	RouterQueue         int      `help:"Requests of a model that wait for a worker; further ones are refused with 429." default:"1024" placeholder:"N"`
 	RouterOverlapCredit float64  `name:"router-kv-overlap-score-credit" help:"For --router-mode dynamo: what a block on the device is worth, in blocks of prefill." default:"1" placeholder:"X"`

@@ -137,9 +137,9 @@ func (q *sequence) last() kvbm.Held {
 	return q.held[len(q.held)-1]
 }
 
-// match takes the blocks of the prefix that is in the pool.
+// match takes the blocks of the prefix that the pool has just been asked for.
 func (q *sequence) match(p *kvbm.Pool, blockSize int) {
-	q.held = p.Match(q.held[:0], q.query(blockSize))
+	q.held = p.Take(q.held[:0])
 	q.computed = len(q.held) * blockSize
 	for _, h := range q.held {
 		q.table = append(q.table, h.ID())

@@ -7,9 +7,10 @@
 #   scripts/demo/run.sh [OUTPUT]       default: ./demo-report
 # FLEETS ("2 4") are the numbers of workers, ROUNDS (3) how often each is measured in
 # either mode, REQUESTS (90) how many each time, out of the middle of the trace: the
-# last turn before of each chat, and one under each system prompt, go first, unmeasured. The trace is played about as fast as round-robin can
-# follow: prompts that nobody holds, measured first, say how fast that is here; RATE, in
-# requests a second, overrides it.
+# turn before of each chat, and one under each system prompt, go first, unmeasured. The
+# trace is played about as fast as round-robin can follow: prompts that nobody holds,
+# measured first, say how fast that is here. RATE says it instead; 1 is 1.3 requests a
+# second.
 # DYNAMO is a binary to use. SHORT=1 is a form for continuous integration: two workers,
 # one round; with MIN_HIT and MAX_RATIO it fails beyond these bounds.
 set -euo pipefail
@@ -17,7 +18,7 @@ cd "$(dirname "$0")/../.."
 out=${1:-demo-report}
 model=smollm2 fleets=${FLEETS:-2 4} rounds=${ROUNDS:-3} requests=${REQUESTS:-90} rate=${RATE:-}
 if [ -n "${SHORT:-}" ]; then fleets=2 rounds=1 requests=40; fi
-skip=200 fleet_kv=$((384 << 20))
+skip=200 fleet_kv=$((448 << 20))
 mkdir -p "$out"
 work=$(mktemp -d)
 pid=
@@ -37,7 +38,7 @@ fi
 export DYN_RUN_DIR=$work/run DYN_LOG=error
 "$dynamo" pull "$model" >"$work/serve.log" 2>&1
 
-# One request a second of trace time; --speedup makes another rate of it.
+# --speedup makes another rate of this one.
 "$dynamo" trace synth --preset sharegpt --requests $((skip + requests)) --seed 1 --block-size 16 --arrival poisson --rate 1 --share 1 --roots 16 --depth 1 \
   --branching 1 --zipf 0 --node-tokens 900 --turns 6 --max-turns 10 --first-tokens 24 --follow-tokens 20 --output-tokens 12 --gap 10 --max-input 2600 -o "$work/all.jsonl"
 "$dynamo" trace convert "$work/all.jsonl" --skip "$skip" --rebase -o "$work/measured.jsonl"
@@ -68,8 +69,8 @@ bench() { # FLAGS…
   "$dynamo" bench run --url "$url" --model "$model" --tokenizer "$model" --ignore-eos --quiet "$@"
 }
 
-# pace sets rate: as many requests as two workers can compute from their first token on.
-# Round-robin finds about half of the tokens cached, so it can about follow.
+# pace sets rate: a little more than the requests that two workers can compute from their
+# first token on. Round-robin finds about half of the tokens cached, so it can follow.
 pace() {
   [ -z "$rate" ] || return 0
   start round-robin 2
