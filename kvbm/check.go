@@ -23,34 +23,34 @@ func (p *Pool) Check() error {
 
 // Registered appends the hashes of all that Match can find, in no order.
 func (p *Pool) Registered(dst []dynamo.BlockHash) []dynamo.BlockHash {
-	for e := range p.entries {
-		if p.found(int32(e)) {
-			dst = append(dst, p.entries[e].content.Hash)
+	for e := range p.entries.n {
+		if p.found(e) {
+			dst = append(dst, p.entries.at(e).content.Hash)
 		}
 	}
 	return dst
 }
 
 // found reports whether Match finds entry e.
-func (p *Pool) found(e int32) bool { return p.entries[e].parent != gone && !p.draft(e) }
+func (p *Pool) found(e int32) bool { return p.entries.at(e).parent != gone && !p.draft(e) }
 
 // checkBlocks compares the counts and lists of states with the blocks.
 func (p *Pool) checkBlocks(fault func(string, ...any)) {
 	var counts [numStates]int
-	for n := range p.blocks {
-		b := &p.blocks[n]
+	for n := range p.blocks.n {
+		b := p.blocks.at(n)
 		counts[b.state]++
 		registered := b.state == stateHeld || b.state == stateIdle
 		switch {
 		case b.refs < 0 || (b.refs > 0) != (b.state == stateHeld):
 			fault("block %d is %s with %d holders", n, stateNames[b.state], b.refs)
-		case registered && (b.entry == none || p.entries[b.entry].block != int32(n)):
+		case registered && (b.entry == none || p.entries.at(b.entry).block != n):
 			fault("block %d is %s but not what its entry finds", n, stateNames[b.state])
 		case !registered && b.state != stateComplete && b.entry != none:
 			fault("block %d is %s with an entry", n, stateNames[b.state])
 		}
 	}
-	unused := p.config.Blocks - len(p.blocks)
+	unused := p.config.Blocks - int(p.blocks.n)
 	counts[stateFree] += unused
 	sum := 0
 	for s, n := range counts {
@@ -62,10 +62,10 @@ func (p *Pool) checkBlocks(fault func(string, ...any)) {
 	if sum != p.config.Blocks || len(p.free)+unused != counts[stateFree] {
 		fault("%d blocks in all of %d, %d on the free list and %d unused of %d", sum, p.config.Blocks, len(p.free), unused, counts[stateFree])
 	}
-	seen := make([]bool, len(p.blocks))
+	seen := make([]bool, p.blocks.n)
 	for _, n := range p.free {
-		if seen[n] || p.blocks[n].state != stateFree {
-			fault("block %d on the free list is %s or there twice", n, stateNames[p.blocks[n].state])
+		if seen[n] || p.blocks.at(n).state != stateFree {
+			fault("block %d on the free list is %s or there twice", n, stateNames[p.blocks.at(n).state])
 		}
 		seen[n] = true
 	}
@@ -75,14 +75,14 @@ func (p *Pool) checkBlocks(fault func(string, ...any)) {
 // before parents.
 func (p *Pool) checkIdle(fault func(string, ...any)) {
 	length, prev := 0, none
-	gone := make([]int32, len(p.entries))
-	for n := p.oldest; n != none && length <= len(p.blocks); prev, n = n, p.blocks[n].next {
-		b := &p.blocks[n]
+	gone := make([]int32, p.entries.n)
+	for n := p.oldest; n != none && length <= int(p.blocks.n); prev, n = n, p.blocks.at(n).next {
+		b := p.blocks.at(n)
 		if b.state != stateIdle || b.prev != prev {
 			fault("block %d on the idle list is %s or linked wrongly", n, stateNames[b.state])
 			return
 		}
-		en := &p.entries[b.entry]
+		en := p.entries.at(b.entry)
 		if en.children != gone[b.entry] {
 			fault("idle block %d comes before %d of its successors", n, en.children-gone[b.entry])
 		}
@@ -101,27 +101,27 @@ func (p *Pool) checkIdle(fault func(string, ...any)) {
 
 // checkEntries compares entries with the table, children and duplicates.
 func (p *Pool) checkEntries(fault func(string, ...any)) {
-	children := make([]int32, len(p.entries))
+	children := make([]int32, p.entries.n)
 	used, dups, slots := 0, 0, 0
-	for e := range int32(len(p.entries)) {
+	for e := range p.entries.n {
 		if !p.found(e) {
 			continue
 		}
-		en := &p.entries[e]
+		en := p.entries.at(e)
 		used++
 		if !p.next(e) {
 			slots++
 		}
-		b := &p.blocks[en.block]
+		b := p.blocks.at(en.block)
 		if found, _ := p.behind(en.parent, en.content.Hash); found != e || b.entry != e {
 			fault("entry %d is not found by its hash or has the wrong block", e)
 		}
 		if en.parent != none {
 			children[en.parent]++
 		}
-		for d := en.dups; d != none; d = p.blocks[d].next {
+		for d := en.dups; d != none; d = p.blocks.at(d).next {
 			dups++
-			if dup := &p.blocks[d]; dup.state != stateComplete || dup.entry != e || d == en.block || dups > len(p.blocks) {
+			if dup := p.blocks.at(d); dup.state != stateComplete || dup.entry != e || d == en.block || dups > int(p.blocks.n) {
 				fault("block %d is no duplicate of block %d", d, en.block)
 				return
 			}
@@ -130,23 +130,23 @@ func (p *Pool) checkEntries(fault func(string, ...any)) {
 	if slots != p.table.used {
 		fault("%d entries need a slot, the table has %d", slots, p.table.used)
 	}
-	for e := range p.entries {
-		if children[e] != p.entries[e].children {
-			fault("entry %d has %d children, its count says %d", e, children[e], p.entries[e].children)
+	for e := range p.entries.n {
+		if children[e] != p.entries.at(e).children {
+			fault("entry %d has %d children, its count says %d", e, children[e], p.entries.at(e).children)
 		}
 	}
 	linked, drafts := 0, 0
-	for n := range p.blocks {
-		switch b := &p.blocks[n]; {
+	for n := range p.blocks.n {
+		switch b := p.blocks.at(n); {
 		case b.state != stateComplete || b.entry == none:
-		case p.entries[b.entry].block == int32(n):
+		case p.entries.at(b.entry).block == n:
 			drafts++
 		default:
 			linked++
 		}
 	}
-	if used+drafts+len(p.spare) != len(p.entries) {
-		fault("%d entries are found, %d drafts and %d spare of %d", used, drafts, len(p.spare), len(p.entries))
+	if used+drafts+len(p.spare) != int(p.entries.n) {
+		fault("%d entries are found, %d drafts and %d spare of %d", used, drafts, len(p.spare), p.entries.n)
 	}
 	if linked != dups {
 		fault("%d duplicates are linked, %d blocks say they are", dups, linked)

@@ -130,16 +130,16 @@ func (p *Pool) recordStored(e int32) {
 	if !p.config.Events {
 		return
 	}
-	l, n := &p.log, p.entries[e].block
+	l, n := &p.log, p.entries.at(e).block
 	ev := Event{Kind: Stored, Root: p.root(n)}
-	if parent := p.entries[e].parent; parent != none {
-		ev.Parent, ev.HasParent = p.entries[parent].content.Hash, true
+	if parent := p.entries.at(e).parent; parent != none {
+		ev.Parent, ev.HasParent = p.entries.at(parent).content.Hash, true
 	}
 	last := l.last(Stored)
 	if last == nil || !ev.HasParent || l.blocks[len(l.blocks)-1].Hash != ev.Parent {
 		last = l.add(ev)
 	}
-	l.blocks = append(l.blocks, p.entries[e].content)
+	l.blocks = append(l.blocks, p.entries.at(e).content)
 	l.ids = append(l.ids, p.tokens(n)...)
 	last.blocksEnd = len(l.blocks)
 }
@@ -152,13 +152,13 @@ func (l *eventLog) cleared() {
 
 // restate records every entry, parents first.
 func (p *Pool) restate() {
-	done := make([]bool, len(p.entries))
-	for e := range p.entries {
-		done[e] = !p.found(int32(e))
+	done := make([]bool, p.entries.n)
+	for e := range p.entries.n {
+		done[e] = !p.found(e)
 	}
 	var path []int32
-	for i := range p.entries {
-		for e := int32(i); e != none && !done[e]; e = p.entries[e].parent {
+	for i := range p.entries.n {
+		for e := i; e != none && !done[e]; e = p.entries.at(e).parent {
 			done[e] = true
 			path = append(path, e)
 		}

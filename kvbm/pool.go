@@ -50,12 +50,12 @@ const gone = int32(-2)
 type Pool struct {
 	config  Config
 	width   int                // ids kept of a block: BlockSize, or 0 with HashOnly
-	blocks  []block            // those ever used, in the order of their indices
+	blocks  list[block]        // those ever used, in the order of their indices
 	ids     []dynamo.TokenID   // width per block of blocks
 	roots   []dynamo.CacheRoot // one per block; none with HashOnly
 	free    []int32            // a stack, of blocks: warm memory is used again first
 	counts  [numStates]int
-	entries []entry
+	entries list[entry]
 	spare   []int32 // unused entries
 	table   table
 	peeked  peeked
@@ -82,28 +82,21 @@ func New(c Config) (*Pool, error) {
 
 // fresh returns a block that was never used; there must be one.
 func (p *Pool) fresh() int32 {
-	n := len(p.blocks)
-	if n == cap(p.blocks) {
-		p.blocks = slices.Grow(p.blocks, p.more(n))
-	}
-	p.blocks = append(p.blocks, block{entry: none, prev: none, next: none})
+	n := p.blocks.add()
+	*p.blocks.at(n) = block{entry: none, prev: none, next: none}
 	if p.width > 0 {
-		p.ids = slices.Grow(p.ids, p.width)[:(n+1)*p.width]
+		p.ids = slices.Grow(p.ids, p.width)[:int(p.blocks.n)*p.width]
 		p.roots = append(p.roots, 0)
 	}
-	return int32(n)
+	return n
 }
 
-// more is by how many blocks, or entries, to grow beyond n: to twice as many, so that
-// growing costs little, and never above the capacity.
-func (p *Pool) more(n int) int { return min(max(n, minSlots), p.config.Blocks-n) }
-
 // draft reports whether entry e, which is in use, is a draft.
-func (p *Pool) draft(e int32) bool { return p.blocks[p.entries[e].block].state == stateComplete }
+func (p *Pool) draft(e int32) bool { return p.blocks.at(p.entries.at(e).block).state == stateComplete }
 
 // discard makes entry e an unused one.
 func (p *Pool) discard(e int32) {
-	p.entries[e].parent = gone
+	p.entries.at(e).parent = gone
 	p.spare = append(p.spare, e)
 }
 
@@ -137,7 +130,7 @@ func (p *Pool) Complete(b Partial, c Content) Complete {
 // Discard gives up a complete block that was not registered.
 func (p *Pool) Discard(b Complete) {
 	n := p.check(b.handle, stateComplete)
-	p.discard(p.blocks[n].entry)
+	p.discard(p.blocks.at(n).entry)
 	p.reset(n)
 }
 
@@ -167,7 +160,7 @@ func (p *Pool) Failed(b Loading) { p.reset(p.check(b.handle, stateLoading)) }
 // released from its end.
 func (p *Pool) Release(h Held) {
 	n := p.checkHeld(h)
-	b := &p.blocks[n]
+	b := p.blocks.at(n)
 	switch {
 	case b.state == stateComplete:
 		if b.entry != none {
@@ -176,7 +169,7 @@ func (p *Pool) Release(h Held) {
 		p.reset(n)
 	case b.refs > 1:
 		b.refs--
-	case p.entries[b.entry].dups != none:
+	case p.entries.at(b.entry).dups != none:
 		p.promote(b.entry)
 	default:
 		b.refs = 0
@@ -206,7 +199,7 @@ func (p *Pool) take() (int32, bool) {
 		p.free = p.free[:last]
 		return n, true
 	}
-	if len(p.blocks) < p.config.Blocks {
+	if int(p.blocks.n) < p.config.Blocks {
 		return p.fresh(), true
 	}
 	n := p.oldest
@@ -225,8 +218,8 @@ func (p *Pool) fill(n int32, c Content) {
 		panic("BUG: kvbm: a full block with another number of tokens")
 	}
 	e := p.unused()
-	p.entries[e] = entry{content: c.Block, block: n, parent: none, dups: none}
-	p.blocks[n].entry = e
+	*p.entries.at(e) = entry{content: c.Block, block: n, parent: none, dups: none}
+	p.blocks.at(n).entry = e
 	if p.width > 0 {
 		p.roots[n] = c.Root
 		copy(p.tokens(n), c.Tokens)
@@ -236,7 +229,7 @@ func (p *Pool) fill(n int32, c Content) {
 
 // reset frees block n.
 func (p *Pool) reset(n int32) {
-	b := &p.blocks[n]
+	b := p.blocks.at(n)
 	b.entry, b.refs = none, 0
 	p.move(n, stateFree)
 	p.free = append(p.free, n)
@@ -246,7 +239,7 @@ func (p *Pool) reset(n int32) {
 // the two states that a Held spans.
 func (p *Pool) move(n int32, to state) {
 	p.peeked.holds = false
-	b := &p.blocks[n]
+	b := p.blocks.at(n)
 	p.counts[b.state]--
 	p.counts[to]++
 	if !(b.state == stateComplete && to == stateHeld) {
@@ -256,12 +249,12 @@ func (p *Pool) move(n int32, to state) {
 }
 
 // handle returns the handle of block n as it is.
-func (p *Pool) handle(n int32) handle { return handle{n + 1, p.blocks[n].gen} }
+func (p *Pool) handle(n int32) handle { return handle{n + 1, p.blocks.at(n).gen} }
 
 // check returns the block of a handle that must be current and in state s.
 func (p *Pool) check(h handle, s state) int32 {
 	n := h.n - 1
-	if uint(n) >= uint(len(p.blocks)) || p.blocks[n].gen != h.gen || p.blocks[n].state != s {
+	if uint32(n) >= uint32(p.blocks.n) || p.blocks.at(n).gen != h.gen || p.blocks.at(n).state != s {
 		panic("BUG: kvbm: a handle used after it was given away")
 	}
 	return n
@@ -269,7 +262,7 @@ func (p *Pool) check(h handle, s state) int32 {
 
 // checkHeld is check for the two states a Held spans.
 func (p *Pool) checkHeld(h Held) int32 {
-	if n := h.n - 1; uint(n) < uint(len(p.blocks)) && p.blocks[n].state == stateComplete {
+	if n := h.n - 1; uint32(n) < uint32(p.blocks.n) && p.blocks.at(n).state == stateComplete {
 		return p.check(h.handle, stateComplete)
 	}
 	return p.check(h.handle, stateHeld)
@@ -290,28 +283,28 @@ func (p *Pool) root(n int32) dynamo.CacheRoot {
 
 // pushIdle makes block n the most recently used idle one.
 func (p *Pool) pushIdle(n int32) {
-	b := &p.blocks[n]
+	b := p.blocks.at(n)
 	b.prev, b.next = p.newest, none
 	if p.newest == none {
 		p.oldest = n
 	} else {
-		p.blocks[p.newest].next = n
+		p.blocks.at(p.newest).next = n
 	}
 	p.newest = n
 }
 
 // popIdle takes block n out of the idle list.
 func (p *Pool) popIdle(n int32) {
-	b := &p.blocks[n]
+	b := p.blocks.at(n)
 	if b.prev == none {
 		p.oldest = b.next
 	} else {
-		p.blocks[b.prev].next = b.next
+		p.blocks.at(b.prev).next = b.next
 	}
 	if b.next == none {
 		p.newest = b.prev
 	} else {
-		p.blocks[b.next].prev = b.prev
+		p.blocks.at(b.next).prev = b.prev
 	}
 	b.prev, b.next = none, none
 }
@@ -319,7 +312,7 @@ func (p *Pool) popIdle(n int32) {
 // sameContent reports whether entry e stands behind entry parent and holds ids
 // under root.
 func (p *Pool) sameContent(e int32, parent int32, root dynamo.CacheRoot, ids []dynamo.TokenID) bool {
-	en := &p.entries[e]
+	en := p.entries.at(e)
 	if en.parent != parent || p.width == 0 {
 		return en.parent == parent // a hash is all there is, its root included
 	}

@@ -1,8 +1,6 @@
 package kvbm
 
 import (
-	"slices"
-
 	"github.com/dynamo-go/dynamo"
 	"github.com/dynamo-go/dynamo/tokens"
 )
@@ -27,7 +25,7 @@ const (
 // the first block of a sequence), which the caller holds.
 func (p *Pool) Register(b Complete, parent Held) (Held, Outcome) {
 	n := p.check(b.handle, stateComplete)
-	c := &p.blocks[n]
+	c := p.blocks.at(n)
 	c.gen++
 	h, draft := Held{p.handle(n)}, c.entry
 	c.entry = none
@@ -37,13 +35,13 @@ func (p *Pool) Register(b Complete, parent Held) (Held, Outcome) {
 	}
 	pe := none
 	if !parent.IsZero() {
-		if pe = p.blocks[p.checkHeld(parent)].entry; pe == none {
+		if pe = p.blocks.at(p.checkHeld(parent)).entry; pe == none {
 			p.discard(draft)
 			p.stats.Refused++
 			return h, Refused
 		}
 	}
-	e, length := p.behind(pe, p.entries[draft].content.Hash)
+	e, length := p.behind(pe, p.entries.at(draft).content.Hash)
 	if e == none && length < maxProbes {
 		p.enter(n, draft, pe)
 		return h, Registered
@@ -55,7 +53,7 @@ func (p *Pool) Register(b Complete, parent Held) (Held, Outcome) {
 	}
 	p.stats.Duplicates++
 	p.linkDuplicate(n, e)
-	if first := p.entries[e].block; p.blocks[first].state == stateIdle {
+	if first := p.entries.at(e).block; p.blocks.at(first).state == stateIdle {
 		p.popIdle(first)
 		p.promote(e)
 	}
@@ -92,9 +90,9 @@ func (p *Pool) Peek(q Query) (found, idle int) {
 		if parent = p.lookup(q, found, parent); parent == none {
 			break
 		}
-		n := p.entries[parent].block
+		n := p.entries.at(parent).block
 		path = append(path, n)
-		if p.blocks[n].state == stateIdle {
+		if p.blocks.at(n).state == stateIdle {
 			idle++
 		}
 	}
@@ -128,7 +126,7 @@ func (p *Pool) lookup(q Query, i int, parent int32) int32 {
 
 // hold takes one more hold on registered block n.
 func (p *Pool) hold(n int32) Held {
-	b := &p.blocks[n]
+	b := p.blocks.at(n)
 	if b.state == stateIdle {
 		p.popIdle(n)
 		p.move(n, stateHeld)
@@ -143,10 +141,10 @@ func (p *Pool) behind(parent int32, h dynamo.BlockHash) (e int32, length int) {
 	if parent == none {
 		return p.find(h)
 	}
-	if e = parent + 1; int(e) < len(p.entries) && p.entries[e].parent == parent && p.entries[e].content.Hash == h {
+	if e = parent + 1; e < p.entries.n && p.entries.at(e).parent == parent && p.entries.at(e).content.Hash == h {
 		return e, 0
 	}
-	if p.config.HashOnly && p.entries[parent].children == 0 {
+	if p.config.HashOnly && p.entries.at(parent).children == 0 {
 		return none, 0
 	}
 	return p.find(h)
@@ -156,19 +154,19 @@ func (p *Pool) behind(parent int32, h dynamo.BlockHash) (e int32, length int) {
 // do: chains are registered and given up one block after another. With HashOnly such an
 // entry needs no slot in the table.
 func (p *Pool) next(e int32) bool {
-	parent := p.entries[e].parent
+	parent := p.entries.at(e).parent
 	return p.config.HashOnly && parent != none && parent == e-1
 }
 
 // enter lets entry e, the draft of complete block n, be found behind entry parent.
 func (p *Pool) enter(n, e, parent int32) {
-	b, en := &p.blocks[n], &p.entries[e]
+	b, en := p.blocks.at(n), p.entries.at(e)
 	en.parent = parent
 	if !p.next(e) {
 		p.table.add(slot{tag(en.content.Hash), e + 1})
 	}
 	if parent != none {
-		p.entries[parent].children++
+		p.entries.at(parent).children++
 	}
 	b.entry, b.refs = e, 1
 	p.move(n, stateHeld)
@@ -183,29 +181,25 @@ func (p *Pool) unused() int32 {
 		p.spare = p.spare[:last]
 		return e
 	}
-	if n := len(p.entries); n == cap(p.entries) {
-		p.entries = slices.Grow(p.entries, p.more(n))
-	}
-	p.entries = append(p.entries, entry{})
-	return int32(len(p.entries) - 1)
+	return p.entries.add()
 }
 
 // unregister takes idle block n out of the index; record tells it.
 func (p *Pool) unregister(n int32, record bool) {
-	e := p.blocks[n].entry
-	en := &p.entries[e]
+	e := p.blocks.at(n).entry
+	en := p.entries.at(e)
 	if en.children != 0 {
 		panic("BUG: kvbm: a chain was not released from its end")
 	}
 	if en.parent != none {
-		p.entries[en.parent].children--
+		p.entries.at(en.parent).children--
 	}
 	if !p.next(e) {
 		p.table.remove(en.content.Hash, e)
 	}
 	p.discard(e)
 	p.popIdle(n)
-	p.blocks[n].entry = none
+	p.blocks.at(n).entry = none
 	if record && p.config.Events {
 		p.log.removed(en.content.Hash)
 	}
@@ -214,34 +208,34 @@ func (p *Pool) unregister(n int32, record bool) {
 // promote frees the block of entry e, which nobody holds and no list contains,
 // and lets its first duplicate be found instead.
 func (p *Pool) promote(e int32) {
-	old, n := p.entries[e].block, p.entries[e].dups
+	old, n := p.entries.at(e).block, p.entries.at(e).dups
 	p.unlinkDuplicate(n)
-	p.entries[e].block = n
-	p.blocks[n].refs = 1
+	p.entries.at(e).block = n
+	p.blocks.at(n).refs = 1
 	p.move(n, stateHeld)
 	p.reset(old)
 }
 
 // linkDuplicate puts complete block n into the duplicates of entry e.
 func (p *Pool) linkDuplicate(n, e int32) {
-	b, en := &p.blocks[n], &p.entries[e]
+	b, en := p.blocks.at(n), p.entries.at(e)
 	b.entry, b.prev, b.next = e, none, en.dups
 	if en.dups != none {
-		p.blocks[en.dups].prev = n
+		p.blocks.at(en.dups).prev = n
 	}
 	en.dups = n
 }
 
 // unlinkDuplicate undoes linkDuplicate, save that the block remembers its entry.
 func (p *Pool) unlinkDuplicate(n int32) {
-	b := &p.blocks[n]
+	b := p.blocks.at(n)
 	if b.prev == none {
-		p.entries[b.entry].dups = b.next
+		p.entries.at(b.entry).dups = b.next
 	} else {
-		p.blocks[b.prev].next = b.next
+		p.blocks.at(b.prev).next = b.next
 	}
 	if b.next != none {
-		p.blocks[b.next].prev = b.prev
+		p.blocks.at(b.next).prev = b.prev
 	}
 	b.prev, b.next = none, none
 }

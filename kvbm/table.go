@@ -12,7 +12,7 @@ import (
 type table struct {
 	slots []slot // a power of two
 	used  int
-	shift int    // of a tag, to the place where its search begins
+	shift int // of a tag, to the place where its search begins
 }
 
 // slot is one entry's place; the zero slot is empty.
@@ -89,7 +89,7 @@ func (p *Pool) find(h dynamo.BlockHash) (e int32, length int) {
 		if s.entry == 0 {
 			return none, length
 		}
-		if s.tag == want && p.entries[s.entry-1].content.Hash == h {
+		if s.tag == want && p.entries.at(s.entry-1).content.Hash == h {
 			return s.entry - 1, length
 		}
 		length++

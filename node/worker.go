@@ -345,7 +345,7 @@ func (n *Node) workerConfig(h *hosted, m *membership, id dynamo.WorkerID, epoch 
 		Path: n.cfg.Cluster.path(), ID: id, Epoch: epoch, Addresses: m.place.addresses, Host: discovery.HostID(),
 		Card: n.card(h), Started: time.Now(), Version: n.cfg.Version,
 	}
-	c.Engine, c.EngineRun, c.Load, c.Adapters = h.engine, h.run, h.load, h.adapters
+	c.Engine, c.EngineRun, c.Load, c.Adapters = n.foretelling(h, m.kv), h.run, h.load, h.adapters
 	c.Store, c.Server, c.Listeners = m.store, m.server, m.place.listeners
 	c.Publishers, c.EventMetrics = []*event.Publisher{m.kv.Publisher()}, n.metrics.event
 	if m.bus != nil {

@@ -33,6 +33,9 @@ const (
 	// assumedTokenMillis is what computing a token of a prompt is taken to cost where
 	// tenants' shares of the queue are reckoned.
 	assumedTokenMillis = 0.02
+	// shareEvery is how often what is known of a worker's speed is passed on to those of
+	// its kind of which nothing is known.
+	shareEvery = time.Second
 	// growthStep is by how many tokens an answer grows before the worker's load is
 	// told so.
 	growthStep = 64

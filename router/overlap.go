@@ -129,7 +129,7 @@ func (r *Router) started(c *call, b booking, chunk *dynamo.Chunk, n int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if c.cached < 0 {
-		r.firstLocked(c, b, now)
+		r.firstLocked(c, b, chunk.Cached, now)
 	} else {
 		r.pacedLocked(c, b, n+len(chunk.Tokens), now)
 	}
@@ -140,7 +140,7 @@ func (r *Router) started(c *call, b booking, chunk *dynamo.Chunk, n int) {
 }
 
 // firstLocked learns from the time to the first token.
-func (r *Router) firstLocked(c *call, b booking, now time.Time) {
+func (r *Router) firstLocked(c *call, b booking, cached int, now time.Time) {
 	took := now.Sub(c.dispatch)
 	if e := r.mu.journal.at(b.decision); e != nil {
 		e.first = took
@@ -156,8 +156,15 @@ func (r *Router) firstLocked(c *call, b booking, now time.Time) {
 		return
 	}
 	cand := r.mu.fleet.Touch(m.index)
-	m.estimate.First(cand.Started(&c.load, now), c.predicted, took)
-	r.believeLocked(m, cand)
+	prompt := c.load.Prompt
+	s := cand.Started(&c.load, now)
+	// What the worker says it held counts, not what it was thought to hold.
+	if m.tellsCached = m.tellsCached || cached > 0; m.tellsCached {
+		s.New = max(prompt-cached, 0)
+		s.Pairs = float64(s.New) * (float64(prompt-s.New) + float64(s.New)/2)
+	}
+	m.estimate.First(s, c.predicted, took)
+	r.believeLocked(m, cand, now)
 }
 
 // pacedLocked learns from the time that n tokens of an answer took, if no prompt was
@@ -171,15 +178,28 @@ func (r *Router) pacedLocked(c *call, b booking, n int, now time.Time) {
 	cand.Grown(&c.load, n)
 	if cand.Prefills == 0 && c.prefilled == m.prefilled && n > 0 {
 		m.estimate.Gap(cand.Running(now.Sub(c.paced) / time.Duration(n)))
-		r.believeLocked(m, cand)
+		r.believeLocked(m, cand, now)
 	}
 	c.paced, c.prefilled = now, m.prefilled
 }
 
-// believeLocked has placement use what is known of a worker's speed.
-func (r *Router) believeLocked(m *member, cand *placement.Candidate) {
-	if m.estimate.Known() {
-		_ = cand.SetModel(m.estimate.Model()) // one that is refused leaves what was there
+// believeLocked has placement use what is known of a worker's speed, also for those of
+// its kind of which nothing is known yet: to compare what is measured with what is
+// assumed would favour whoever is assumed to be faster.
+func (r *Router) believeLocked(m *member, cand *placement.Candidate, now time.Time) {
+	if !m.estimate.Known() {
+		return
+	}
+	model := m.estimate.Model()
+	_ = cand.SetModel(model) // one that is refused leaves what was there
+	if now.Sub(m.shared) < shareEvery {
+		return
+	}
+	m.shared = now
+	for _, other := range r.mu.list {
+		if other.kind == m.kind && !other.estimate.Known() {
+			_ = r.mu.fleet.Touch(other.index).SetModel(model)
+		}
 	}
 }
 

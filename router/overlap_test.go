@@ -313,3 +313,23 @@ func TestPinned(t *testing.T) {
 		idle(t, r)
 	})
 }
+
+// A worker that is known to be slow is not left for one of its kind of which nothing is
+// known: that one is no faster.
+func TestSpeedOfPeers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, all := caching(t, 3, func(c *router.Config) { c.PredictTTL = 0 })
+		apply(t, r, 1, stored(blockSize, text(1, 400)))
+		apply(t, r, 2, stored(blockSize, text(8, 8)))
+		apply(t, r, 3, stored(blockSize, text(9, 8)))
+		for i := range 60 {
+			if got := sent(t, r, all, fmt.Sprint(i), text(1, 420), nil); got != 1 {
+				t.Fatalf("request %d went to %d, which holds nothing of it", i, got)
+			}
+		}
+		if x := explained(t, r, "59"); !x.Attempts[0].Candidates[1].Measured || x.Attempts[0].PredictedMillis < 300 {
+			t.Errorf("of workers that take a second a request it is believed: %+v", x.Attempts[0])
+		}
+		idle(t, r)
+	})
+}

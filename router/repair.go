@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"slices"
+	"time"
 
 	"github.com/dynamo-go/dynamo"
 	"github.com/dynamo-go/dynamo/obs"
@@ -92,6 +93,9 @@ func (f *follower) apply(ctx context.Context, d event.Delivery) error {
 	p.mu.Lock()
 	c := p.mu.caches[k]
 	p.mu.Unlock()
+	if c != nil && len(c.batch.Expected) > 0 && f.r.config.PredictTTL > 0 {
+		p.expectTold(c, time.Now().Add(f.r.config.PredictTTL))
+	}
 	if c == nil || !c.batch.HasDigest {
 		return nil
 	}
@@ -113,6 +117,19 @@ func (f *follower) apply(ctx context.Context, d event.Delivery) error {
 		mm.repairs[outcome].Inc()
 	}
 	return err
+}
+
+// expectTold notes what c's worker has said that it is about to hold: another router
+// may have sent it that.
+func (p *prefixes) expectTold(c *cache, until time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.mu.caches[c.m.key()] != c {
+		return
+	}
+	if s, err := p.sourceLocked(c, c.batch.BlockSize, c.batch.Rank); err == nil {
+		s.at.index.Expect(s.id, c.batch.Expected, until)
+	}
 }
 
 // What can come of a comparison of digests.

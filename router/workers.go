@@ -54,7 +54,9 @@ type member struct {
 	hits         hits
 	ttft         pace
 	estimate     *placement.Estimator
-	prefilled    uint64 // prompts that have come to their first token
+	prefilled    uint64    // prompts that have come to their first token
+	tellsCached  bool      // with the first token it says how much of the prompt it held
+	shared       time.Time // when its speed was last taken for that of others
 }
 
 func (m *member) key() placement.Key { return placement.Key{ID: m.ID, Epoch: m.Epoch} }
@@ -91,14 +93,17 @@ func (r *Router) Add(w Worker) error {
 		r.detachLocked(r.mu.list[i])
 	}
 	m := &member{Worker: w, index: len(r.mu.list), kind: r.mu.kinds.add(w.Card)}
-	m.estimate = placement.NewEstimator(r.believedLocked(m))
+	believed := r.believedLocked(m)
+	m.estimate = placement.NewEstimator(believed)
 	r.prefixes.add(m, r.config.Approximate)
 	r.mu.members[m.key()] = m
 	r.mu.list = append(r.mu.list, m)
-	r.mu.fleet.Add(placement.Candidate{
+	cand := placement.Candidate{
 		Key: m.key(), Kind: m.kind, MaxRunning: w.MaxRunning, MaxQueue: w.MaxQueue, KVCapacity: w.KVBlocks * w.Card.BlockSize,
 		Adapters: slices.Clone(w.Card.Adapters), Labels: labels(w.Labels),
-	})
+	}
+	_ = cand.SetModel(believed) // the zero model is refused: nothing is known
+	r.mu.fleet.Add(cand)
 	r.publishLocked()
 	r.wakeLocked(now)
 	return nil

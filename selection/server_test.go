@@ -398,35 +398,31 @@ func TestServe(t *testing.T) {
 	s.wants(503, "POST", "/select", `{"token_ids":[1]}`)
 }
 
-// A client that is gone by the time it has a place keeps none.
+// A client that leaves just as it gets its place keeps none.
 func TestGone(t *testing.T) {
-	s := open(t, func(c *selection.Config, _ *router.Config) {
-		// It leaves between the booking and the answer.
-		c.Addresses = nil
+	synctest.Test(t, func(t *testing.T) {
+		s := open(t, nil)
+		for i := range 6 {
+			s.wants(201, "POST", "/select_and_reserve", fmt.Sprintf(`{"token_ids":[1],"request_id":"r%d"}`, i))
+		}
+		ctx, leave := context.WithCancel(t.Context())
+		w, done := httptest.NewRecorder(), make(chan struct{})
+		go func() {
+			defer close(done)
+			s.server.Handler().ServeHTTP(w, httptest.NewRequestWithContext(ctx, "POST", "/select_and_reserve", strings.NewReader(`{"token_ids":[1],"request_id":"gone","wait":true}`)))
+		}()
+		synctest.Wait()
+		s.wants(200, "DELETE", "/reservations/r0", "") // which books the one that waits
+		leave()
+		<-done
+		if a := s.wants(200, "DELETE", "/reservations/gone", ""); w.Code < 400 || a["applied"] != false || a["end"] != "cancelled" {
+			t.Errorf("one that left: answered %d %s, its reservation %v", w.Code, w.Body, a)
+		}
+		for i := range 5 {
+			s.wants(200, "DELETE", fmt.Sprintf("/reservations/r%d", i+1), "")
+		}
+		s.quiet()
 	})
-	ctx, leave := context.WithCancel(t.Context())
-	r := httptest.NewRequestWithContext(ctx, "POST", "/select_and_reserve", &leaving{strings.NewReader(`{"token_ids":[1],"request_id":"gone"}`), leave})
-	w := httptest.NewRecorder()
-	s.server.Handler().ServeHTTP(w, r)
-	if w.Code < 400 {
-		t.Errorf("one that left was answered: %d %s", w.Code, w.Body)
-	}
-	s.quiet()
-}
-
-// leaving is a body at whose end the client leaves.
-type leaving struct {
-	*strings.Reader
-	leave func()
-}
-
-// Read implements io.Reader.
-func (l *leaving) Read(b []byte) (int, error) {
-	n, err := l.Reader.Read(b)
-	if err != nil {
-		l.leave()
-	}
-	return n, err
 }
 
 // until waits for something that comes soon.

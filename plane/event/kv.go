@@ -32,11 +32,14 @@ import (
 //
 // A note is what older subscribers may pass over:
 //
-//	1-5    what it says, varint: 0 a digest; others are passed over
+//	1-5    what it says, varint: 0 a digest, 1 what is expected; others are passed
+//	       over
 //	1-5    n, varint
 //	n      a digest: 8 bytes number of blocks and 8 bytes kvindex.Digest.Sum of all
 //	       that the tier of the rank holds after the events before; what else
 //	       there is is passed over
+//	       what is expected: n/8 chained hashes, each the successor of the one
+//	       before it, of blocks that a prompt has which was accepted just now
 //
 // The hashes cover what separates caches (adapter, tenant), so no root travels.
 const (
@@ -47,9 +50,10 @@ const (
 	kvEngine   = 0x08
 	kvReserved = 0xf0
 
-	kvNote      = 3 // in place of a kvbm.EventKind
-	noteDigest  = 0
-	digestBytes = 16
+	kvNote       = 3 // in place of a kvbm.EventKind
+	noteDigest   = 0
+	noteExpected = 1
+	digestBytes  = 16
 )
 
 // MaxKVRank bounds a data-parallel rank.
@@ -68,6 +72,10 @@ type KVBatch struct {
 	// have happened: who knows of another set has missed something.
 	Digest    kvindex.Digest
 	HasDigest bool
+	// Expected are blocks, each the successor of the one before it, that the rank is
+	// about to hold: those of a prompt that the worker has accepted. They are not held
+	// yet, may never be, and are not in Digest.
+	Expected []dynamo.BlockHash
 
 	// What Parse lays Events over.
 	blocks []KVBlock
@@ -99,6 +107,13 @@ func (b *KVBatch) Append(dst []byte) []byte {
 	dst = b.appendHeader(dst)
 	for i := range b.Events {
 		dst = appendKVEvent(dst, &b.Events[i])
+	}
+	if len(b.Expected) > 0 {
+		dst = append(dst, kvNote, noteExpected)
+		dst = binary.AppendUvarint(dst, uint64(8*len(b.Expected)))
+		for _, h := range b.Expected {
+			dst = binary.LittleEndian.AppendUint64(dst, uint64(h))
+		}
 	}
 	if b.HasDigest {
 		dst = append(dst, kvNote, noteDigest, digestBytes)
@@ -151,9 +166,9 @@ func appendKVEvent(dst []byte, e *KVEvent) []byte {
 // Parse replaces b by what p says, in memory that b has already where it
 // suffices. A malformed payload is KindCorrupt and leaves b empty.
 func (b *KVBatch) Parse(p []byte) error {
-	*b = KVBatch{Events: b.Events[:0], blocks: b.blocks[:0], hashes: b.hashes[:0]}
+	*b = KVBatch{Events: b.Events[:0], Expected: b.Expected[:0], blocks: b.blocks[:0], hashes: b.hashes[:0]}
 	if err := b.parse(p); err != nil {
-		*b = KVBatch{Events: b.Events[:0], blocks: b.blocks[:0], hashes: b.hashes[:0]}
+		*b = KVBatch{Events: b.Events[:0], Expected: b.Expected[:0], blocks: b.blocks[:0], hashes: b.hashes[:0]}
 		return err
 	}
 	block, hash := 0, 0
@@ -202,7 +217,17 @@ func (b *KVBatch) parseNote(p []byte) (rest []byte, err error) {
 		return nil, corrupt("KV events hold a note that is cut short")
 	}
 	body, rest := p[n:n+int(size)], p[n+int(size):]
-	if what != noteDigest {
+	switch what {
+	case noteDigest:
+	case noteExpected:
+		if len(body)%8 != 0 {
+			return nil, corrupt("KV events hold half a hash of what is expected")
+		}
+		for ; len(body) > 0; body = body[8:] {
+			b.Expected = append(b.Expected, dynamo.BlockHash(binary.LittleEndian.Uint64(body)))
+		}
+		return rest, nil
+	default:
 		return rest, nil
 	}
 	if len(body) < digestBytes {

@@ -203,6 +203,29 @@ func (s *KVSource) Publish(b *KVBatch) {
 	s.publishLocked(b)
 }
 
+// Expect tells that a rank is about to hold blocks, each the successor of the one
+// before it, because a request with them was accepted: so all who choose among workers
+// foresee the same, whoever chose. What the rank holds already is left out, and what
+// exceeds maxExpected.
+func (s *KVSource) Expect(rank, blockSize int, hashes []dynamo.BlockHash) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c := s.knownLocked(dynamo.TierDevice, rank); c != nil {
+		for len(hashes) > 0 {
+			if _, held := c.index[hashes[0]]; !held {
+				break
+			}
+			hashes = hashes[1:]
+		}
+	}
+	if len(hashes) == 0 {
+		return
+	}
+	b := KVBatch{Tier: dynamo.TierDevice, Rank: rank, BlockSize: blockSize, Expected: hashes[:min(len(hashes), maxExpected)]}
+	s.mu.buf = b.Append(s.mu.buf[:0])
+	s.mu.seq = s.p.Publish(s.mu.buf)
+}
+
 // publishLocked notes the changes and publishes them in payloads of about
 // kvPayloadBytes.
 func (s *KVSource) publishLocked(b *KVBatch) {

@@ -34,6 +34,9 @@ const (
 	// more is invalid.
 	MaxSketchCells = 3 << 14
 	maxAskedBlocks = 1 << 16
+	// maxExpected bounds the blocks of one prompt that are told of before they are
+	// there; the rest comes as a surprise.
+	maxExpected = 4096
 
 	// MaxSubscribers bounds the subscriptions that one RPC bus serves, each with a
 	// goroutine and at most a batch; more are refused.
