@@ -3,6 +3,7 @@ package router_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"math/rand/v2"
 	"slices"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/dynamo-go/dynamo"
 	"github.com/dynamo-go/dynamo/engine"
+	"github.com/dynamo-go/dynamo/engine/enginetest"
 	"github.com/dynamo-go/dynamo/internal/testnet"
 	"github.com/dynamo-go/dynamo/kvbm"
 	"github.com/dynamo-go/dynamo/plane/event"
@@ -274,4 +276,35 @@ func TestRepairAnew(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What a worker says that it is about to hold, because another router sent it that,
+// counts as held for a while.
+func TestForetold(t *testing.T) {
+	watched(t, func(w *kvWorker) {
+		other := takes(time.Second)
+		if err := w.r.Add(router.Worker{ID: 8, Epoch: 1, Engine: other, Card: engine.Card{Model: "m", BlockSize: blockSize}, MaxRunning: 100}); err != nil {
+			w.t.Fatal(err)
+		}
+		w.r.SetUp(7, 1, true)
+		w.r.SetUp(8, 1, true)
+		w.store(1)
+		w.awaitExact()
+		prompt := text(3, 400)
+		for i := range 4 {
+			w.source.Expect(0, blockSize, tokens.AppendHashes(nil, tokens.Root("", ""), blockSize, prompt))
+			time.Sleep(time.Second)
+			q := request(fmt.Sprint(i))
+			q.Tokens, q.Root = append(slices.Clone(prompt), text(9+i, 20)...), tokens.Root("", "")
+			if _, err := enginetest.Collect(w.t.Context(), w.r, q); err != nil {
+				w.t.Fatal(err)
+			}
+		}
+		if n := other.asked.Load(); n > 0 {
+			w.t.Errorf("%d of 4 prompts that worker 7 had been sent went to another", n)
+		}
+		if !w.exact() {
+			w.t.Error("what is expected counts as held")
+		}
+	})
 }

@@ -38,11 +38,11 @@ func (c *Cluster) tap(p *process, subscribe event.SubscribeFunc) event.Subscribe
 	}
 }
 
-// losable says whether d may be lost. Digests are not: the one that follows soon after
-// tells as much.
+// losable says whether d tells of a change and may be lost. A digest is none, and may
+// not be: it is what finds the loss.
 func losable(d event.Delivery) bool {
 	var b event.KVBatch
-	return d.Kind == event.Event && b.Parse(d.Payload) == nil && !b.HasDigest
+	return d.Kind == event.Event && b.Parse(d.Payload) == nil && len(b.Events) > 0
 }
 
 func (c *Cluster) lost(p *process, w dynamo.WorkerID) bool {

@@ -216,6 +216,61 @@ func TestNotesOfLaterVersions(t *testing.T) {
 	}
 }
 
+// A source foretells what it does not hold yet, and only that.
+func TestExpect(t *testing.T) {
+	c := event.DefaultKVConfig()
+	c.Worker, c.Epoch, c.BlockSize = 1, 1, 2
+	s, err := event.NewKVSource(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids := make([]dynamo.TokenID, 12_000)
+	for i := range ids {
+		ids[i] = dynamo.TokenID(i)
+	}
+	chain := tokens.AppendBlocks(nil, 0, 2, ids)
+	var hashes []dynamo.BlockHash
+	b := event.KVBatch{Events: []event.KVEvent{{Kind: kvbm.Stored}}}
+	for i, block := range chain {
+		hashes = append(hashes, block.Hash)
+		if i < 10 {
+			b.Events[0].Blocks = append(b.Events[0].Blocks, event.KVBlock{Block: block})
+		}
+	}
+	s.Publish(&b)
+	s.Expect(0, 2, hashes[:10]) // all held
+	s.Expect(0, 2, hashes[:15])
+	s.Expect(0, 2, nil)
+	s.Expect(1, 2, hashes[:3]) // another rank holds none
+	s.Expect(0, 2, hashes)     // too many to tell all
+	var got []event.KVBatch
+	feed := event.NewFeed(s.Publisher().Source(), event.Position{Epoch: 1})
+	for r := s.Publisher().Reader(feed.Cursor()); ; {
+		batch, some := r.Fill(nil, 64<<10)
+		if _, err := feed.Take(batch, func(d event.Delivery) bool {
+			var b event.KVBatch
+			if err := b.Parse(d.Payload); err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, b)
+			return true
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if !some {
+			break
+		}
+	}
+	if len(got) != 4 {
+		t.Fatalf("%d events, want 4", len(got))
+	}
+	for i, want := range [][]dynamo.BlockHash{nil, hashes[10:15], hashes[:3], hashes[10 : 10+4096]} {
+		if !slices.Equal(got[i].Expected, want) {
+			t.Errorf("event %d: %d blocks are expected, want %d", i, len(got[i].Expected), len(want))
+		}
+	}
+}
+
 // asked runs f in a bubble with a source and a connection to ask it over.
 func asked(t *testing.T, f func(*testing.T, *event.KVSource, event.Asker)) {
 	synctest.Test(t, func(t *testing.T) {
