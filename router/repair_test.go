@@ -290,18 +290,18 @@ func TestForetold(t *testing.T) {
 		w.r.SetUp(8, 1, true)
 		w.store(1)
 		w.awaitExact()
-		prompt := text(3, 400)
-		for i := range 4 {
+		for i := range 8 {
+			prompt := text(20+i, 400)
 			w.source.Expect(0, blockSize, tokens.AppendHashes(nil, tokens.Root("", ""), blockSize, prompt))
 			time.Sleep(time.Second)
 			q := request(fmt.Sprint(i))
-			q.Tokens, q.Root = append(slices.Clone(prompt), text(9+i, 20)...), tokens.Root("", "")
+			q.Tokens, q.Root = append(slices.Clone(prompt), text(9, 20)...), tokens.Root("", "")
 			if _, err := enginetest.Collect(w.t.Context(), w.r, q); err != nil {
 				w.t.Fatal(err)
 			}
 		}
 		if n := other.asked.Load(); n > 0 {
-			w.t.Errorf("%d of 4 prompts that worker 7 had been sent went to another", n)
+			w.t.Errorf("%d of 8 prompts that worker 7 had been sent went to another", n)
 		}
 		if !w.exact() {
 			w.t.Error("what is expected counts as held")
