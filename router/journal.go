@@ -17,23 +17,22 @@ type journal struct {
 
 // entry is one decision.
 type entry struct {
-	number   uint64 // of the decision, from 1; 0: none
-	request  dynamo.RequestID
-	group    dynamo.RequestID
-	attempt  int
-	bytes    int // of record
-	record   [placement.MaxRecordBytes]byte
-	decided  time.Time
-	waited   time.Duration
-	first    time.Duration // from decided to the first token; 0: none came
-	total    time.Duration // to the end of the attempt; 0: it has not ended
-	prompt   int           // tokens
-	held     int           // tokens of it that the winner was thought to hold
-	cached   int           // and says it held; -1: it has not said
-	outcome  outcome
-	code     string
-	epoch    uint64
-	refusals int
+	number  uint64 // of the decision, from 1; 0: none
+	request dynamo.RequestID
+	group   dynamo.RequestID
+	attempt int
+	bytes   int // of record
+	record  [placement.MaxRecordBytes]byte
+	decided time.Time
+	waited  time.Duration
+	first   time.Duration // from decided to the first token; 0: none came
+	total   time.Duration // to the end of the attempt; 0: it has not ended
+	prompt  int           // tokens
+	held    int           // tokens of it that the winner was thought to hold
+	cached  int           // and says it held; -1: it has not said
+	outcome outcome
+	code    string
+	epoch   uint64
 }
 
 // keep notes a decision and returns its number.

@@ -230,7 +230,7 @@ func (r *Router) expect(c *call, b booking) {
 	if r.config.Approximate {
 		ttl = r.config.ApproximateTTL
 	}
-	if ttl > 0 && r.prefixes.expect(b.m, c.look, c.dispatch, ttl, r.config.ApproximateTTL) {
+	if ttl > 0 && r.prefixes.expect(b.m, b.rank, c.look, c.dispatch, ttl, r.config.ApproximateTTL) {
 		r.log.Warn("a worker sends no KV events; what it holds is guessed from what it was sent", slog.String(obs.KeyWorker, b.m.ID.String()))
 	}
 }

@@ -40,7 +40,13 @@ type sized struct {
 	index     *kvindex.Index
 	// owners are the workers of the index's sources, by source; replaced, never
 	// changed. One that has left has a negative index.
-	owners atomic.Pointer[[]*member]
+	owners atomic.Pointer[[]owner]
+}
+
+// owner is whose a source is.
+type owner struct {
+	m    *member
+	rank int
 }
 
 // cache is what is known of a worker's blocks. Its fields are guarded by
@@ -116,18 +122,21 @@ func (p *prefixes) drop(m *member) {
 func (c *cache) forgetLocked() {
 	for _, s := range c.sources {
 		s.at.index.Detach(s.id)
-		s.at.own(s.id, nil)
+		s.at.own(s.id, nil, 0)
 	}
 	c.sources = c.sources[:0]
 }
 
 // own notes whose a source is.
-func (z *sized) own(id kvindex.Source, m *member) {
+func (z *sized) own(id kvindex.Source, m *member, rank int) {
 	owners := slices.Clone(*z.owners.Load())
 	for len(owners) <= int(id) {
-		owners = append(owners, nil)
+		owners = append(owners, owner{})
 	}
-	owners[id] = m
+	owners[id] = owner{m, rank}
+	if m != nil && rank >= int(m.ranks.Load()) {
+		m.ranks.Store(int32(rank + 1))
+	}
 	z.owners.Store(&owners)
 }
 
@@ -147,7 +156,7 @@ func (p *prefixes) sizedLocked(blockSize int) (*sized, error) {
 		return nil, err
 	}
 	z := &sized{blockSize: blockSize, index: index}
-	z.owners.Store(&[]*member{})
+	z.owners.Store(&[]owner{})
 	all = append(slices.Clone(all), z)
 	p.all.Store(&all)
 	return z, nil
@@ -168,7 +177,7 @@ func (p *prefixes) sourceLocked(c *cache, blockSize, rank int) (source, error) {
 		return source{}, err
 	}
 	s := source{at: z, rank: rank, id: z.index.Attach(kvindex.Worker{ID: c.m.ID, Epoch: c.m.Epoch, Rank: rank})}
-	z.own(s.id, c.m)
+	z.own(s.id, c.m, rank)
 	c.sources = append(c.sources, s)
 	return s, nil
 }
@@ -277,7 +286,7 @@ func (p *prefixes) storeLocked(c *cache) error {
 // expect notes that a worker will soon hold the blocks of a prompt that it is sent,
 // for the requests that come before it says so itself: for ttl, and for approximate
 // where it sends no events. It reports that this has just been noticed.
-func (p *prefixes) expect(m *member, l *lookup, now time.Time, ttl, approximate time.Duration) (silent bool) {
+func (p *prefixes) expect(m *member, rank int, l *lookup, now time.Time, ttl, approximate time.Duration) (silent bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	c := p.mu.caches[m.key()]
@@ -295,7 +304,7 @@ func (p *prefixes) expect(m *member, l *lookup, now time.Time, ttl, approximate 
 		if part.at.blockSize != m.Card.BlockSize || len(part.hashes) == 0 {
 			continue
 		}
-		if s, err := p.sourceLocked(c, part.at.blockSize, 0); err == nil {
+		if s, err := p.sourceLocked(c, part.at.blockSize, max(rank, 0)); err == nil {
 			s.at.index.Expect(s.id, part.hashes, now.Add(ttl))
 		}
 	}
@@ -363,6 +372,7 @@ type lookup struct {
 	parts []part
 	// overlaps are those of the last decision, for placement.
 	overlaps []placement.Overlap
+	ranks    []int   // parallel to them: the rank that holds most
 	slots    []int32 // by candidate: 1 + its place in overlaps
 }
 
@@ -435,7 +445,7 @@ func (l *lookup) done() {
 // place says in q what the candidates, n in number, hold. Router.mu is held: it
 // guards the members' places among the candidates.
 func (l *lookup) place(q *placement.Request, n int) {
-	l.overlaps = l.overlaps[:0]
+	l.overlaps, l.ranks = l.overlaps[:0], l.ranks[:0]
 	if len(l.slots) < n {
 		l.slots = make([]int32, n)
 	}
@@ -451,10 +461,10 @@ func (l *lookup) place(q *placement.Request, n int) {
 		}
 		owners := *part.at.owners.Load()
 		for _, o := range part.found {
-			if int(o.Source) >= len(owners) || owners[o.Source] == nil || owners[o.Source].index < 0 {
+			if int(o.Source) >= len(owners) || owners[o.Source].m == nil || owners[o.Source].m.index < 0 {
 				continue
 			}
-			l.note(owners[o.Source].index, o, uint32(unit))
+			l.note(owners[o.Source], o, uint32(unit))
 		}
 	}
 	for _, o := range l.overlaps {
@@ -464,18 +474,35 @@ func (l *lookup) place(q *placement.Request, n int) {
 }
 
 // note adds what one rank holds. Of several ranks of one worker the one that holds
-// most counts in each tier: which of them serves the request is the worker's choice.
-func (l *lookup) note(candidate int, o kvindex.Overlap, unit uint32) {
+// most counts in each tier, and is the one to serve the request if the worker does.
+func (l *lookup) note(w owner, o kvindex.Overlap, unit uint32) {
+	candidate := w.m.index
 	slot := l.slots[candidate]
 	if slot == 0 {
-		l.overlaps = append(l.overlaps, placement.Overlap{Candidate: int32(candidate)})
+		l.overlaps, l.ranks = append(l.overlaps, placement.Overlap{Candidate: int32(candidate)}), append(l.ranks, w.rank)
 		slot = int32(len(l.overlaps))
 		l.slots[candidate] = slot
 	}
 	blocks := &l.overlaps[slot-1].Blocks
+	if last := len(blocks) - 1; o.Blocks[last]*unit > blocks[last] {
+		l.ranks[slot-1] = w.rank
+	}
 	for t := range blocks {
 		blocks[t] = max(blocks[t], o.Blocks[t]*unit)
 	}
+}
+
+// rank is the rank of a candidate that holds most of the prompt; -1: none holds any.
+func (l *lookup) rank(candidate int) int {
+	if l == nil {
+		return -1
+	}
+	for i := range l.overlaps {
+		if int(l.overlaps[i].Candidate) == candidate {
+			return l.ranks[i]
+		}
+	}
+	return -1
 }
 
 // held returns how many leading tokens of the prompt a candidate was found to hold,

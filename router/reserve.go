@@ -472,7 +472,7 @@ func (p *prefixes) heldBy(l *lookup, m *member) (tokens [4]int, rank int) {
 		part := &l.parts[i]
 		owners := *part.at.owners.Load()
 		for _, o := range part.found {
-			if int(o.Source) >= len(owners) || owners[o.Source] != m {
+			if int(o.Source) >= len(owners) || owners[o.Source].m != m {
 				continue
 			}
 			for t, blocks := range o.Blocks {

@@ -121,6 +121,7 @@ type booking struct {
 	m        *member
 	ups      uint64 // how often the worker had been said to be up
 	decision uint64 // its number in the journal
+	rank     int    // of the worker's data-parallel ranks the one to serve it; -1: any
 	waiting  int    // requests that waited just then
 }
 
@@ -137,9 +138,9 @@ type ending struct {
 // returns.
 func (r *Router) attempt(ctx context.Context, c *call, b booking, yield func(dynamo.Chunk, error) bool) (e ending) {
 	defer func() { r.release(ctx, c, b, &e) }()
-	engine.PlacedAt(ctx, engine.Place{Worker: b.m.ID, Card: &b.m.Card, Waiting: b.waiting})
+	engine.PlacedAt(ctx, engine.Place{Worker: b.m.ID, Rank: max(b.rank, 0), Card: &b.m.Card, Waiting: b.waiting})
 	began, ended, grown := false, false, 0
-	for chunk, err := range b.m.Engine.Generate(ctx, c.q) {
+	for chunk, err := range b.m.Engine.Generate(ctx, c.atRank(b.rank)) {
 		if err != nil {
 			e = r.judge(ctx, err, began)
 			return e
@@ -279,7 +280,7 @@ func (r *Router) chooseLocked(c *call, now time.Time) (booking, bool) {
 // bookLocked books c at the winner of d.
 func (r *Router) bookLocked(c *call, d *placement.Decision) booking {
 	m := r.mu.list[d.Winner]
-	b := booking{m: m, ups: m.ups, decision: r.mu.journal.keep(d, c), waiting: r.mu.queue.Len()}
+	b := booking{m: m, ups: m.ups, decision: r.mu.journal.keep(d, c), waiting: r.mu.queue.Len(), rank: r.rankLocked(c, m, d.Winner)}
 	c.attempts++
 	m.booked++
 	c.held, c.dispatch, c.cached = c.look.held(&d.Request, d.Winner), d.Request.Now, -1
@@ -320,6 +321,9 @@ func (r *Router) release(ctx context.Context, c *call, b booking, e *ending) {
 	now := time.Now()
 	r.mu.Lock()
 	b.m.booked--
+	if b.rank >= 0 {
+		b.m.rankBooked[b.rank]--
+	}
 	r.mu.stats.Booked--
 	r.mu.stats.BookedTokens -= c.load.Tokens
 	if j := r.mu.journal.at(b.decision); j != nil {

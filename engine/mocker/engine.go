@@ -121,7 +121,8 @@ func (e *Engine) Ready(ctx context.Context) error {
 	}
 }
 
-// Generate implements engine.Engine. The rank with the fewest requests takes it.
+// Generate implements engine.Engine. The rank that the request names takes it, or the
+// one with the fewest requests.
 func (e *Engine) Generate(ctx context.Context, r *dynamo.Request) iter.Seq2[dynamo.Chunk, error] {
 	return func(yield func(dynamo.Chunk, error) bool) {
 		if e.config.refuses(r.ID) {
@@ -131,11 +132,27 @@ func (e *Engine) Generate(ctx context.Context, r *dynamo.Request) iter.Seq2[dyna
 			})
 			return
 		}
-		k := e.leastBusy()
+		k, err := e.rankFor(r)
+		if err != nil {
+			yield(dynamo.Chunk{}, err)
+			return
+		}
 		k.busy.Add(1)
 		defer k.busy.Add(-1)
 		k.Generate(ctx, r)(yield)
 	}
+}
+
+// rankFor is the rank that takes a request.
+func (e *Engine) rankFor(r *dynamo.Request) (*rank, error) {
+	if r.Routing == nil || r.Routing.Rank == nil {
+		return e.leastBusy(), nil
+	}
+	n := *r.Routing.Rank
+	if n < 0 || n >= len(e.ranks) {
+		return nil, &dynamo.Error{Kind: dynamo.KindInvalid, Message: fmt.Sprintf("data-parallel rank %d: this worker has the ranks 0 to %d; name one of them, or none", n, len(e.ranks)-1)}
+	}
+	return e.ranks[n], nil
 }
 
 func (e *Engine) leastBusy() *rank {

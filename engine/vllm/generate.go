@@ -133,6 +133,9 @@ func (a *answer) post(ctx context.Context) (*http.Response, error) {
 			// has just moved may be.
 			req.Header.Set("X-Request-Id", string(a.r.ID)+"-"+strconv.FormatUint(a.e.asked.Add(1), 36))
 		}
+		if g := a.r.Routing; g != nil && g.Rank != nil && a.e.Info().Ranks > 1 {
+			req.Header.Set("X-data-parallel-rank", strconv.Itoa(*g.Rank))
+		}
 		if trace := obs.Trace(ctx); trace != "" {
 			req.Header.Set("Traceparent", trace)
 		}
