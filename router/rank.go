@@ -21,10 +21,11 @@ func (r *Router) rankLocked(c *call, m *member, candidate int) int {
 		}
 	}
 	if rank < 0 {
-		rank = 0
-		for i, booked := range m.rankBooked {
-			if booked < m.rankBooked[rank] {
-				rank = i
+		m.rankNext++ // equal ones in turn
+		rank = m.rankNext % n
+		for i := range n {
+			if k := (m.rankNext + i) % n; m.rankBooked[k] < m.rankBooked[rank] {
+				rank = k
 			}
 		}
 	}

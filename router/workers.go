@@ -56,10 +56,11 @@ type member struct {
 	ttft         pace
 	estimate     *placement.Estimator
 	ranks        atomic.Int32 // data-parallel ranks that have told of blocks
-	rankBooked   []int        // requests booked at each of them
-	prefilled    uint64       // prompts that have come to their first token
-	tellsCached  bool         // with the first token it says how much of the prompt it held
-	shared       time.Time    // when its speed was last taken for that of others
+	rankNext     int
+	rankBooked   []int     // requests booked at each of them
+	prefilled    uint64    // prompts that have come to their first token
+	tellsCached  bool      // with the first token it says how much of the prompt it held
+	shared       time.Time // when its speed was last taken for that of others
 }
 
 func (m *member) key() placement.Key { return placement.Key{ID: m.ID, Epoch: m.Epoch} }
