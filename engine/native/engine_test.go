@@ -361,8 +361,9 @@ func TestQueueFull(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if served < 3 || served+refused != requests {
-		t.Errorf("%d served, %d refused; want 3 or more of %d, and the others", served, refused, requests)
+	// Where all come before the loop has taken one of them in, the queue is all there is.
+	if served < 2 || served+refused != requests {
+		t.Errorf("%d served, %d refused; want 2 or more of %d, and the others", served, refused, requests)
 	}
 }
 
