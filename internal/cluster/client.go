@@ -92,12 +92,13 @@ func (s Shape) load(ctx context.Context, seed uint64) []request {
 	return all
 }
 
-// drive sends the requests at their times and returns how each ended.
+// drive sends the requests at their times and returns how each ended. Where another
+// frontend is there, what one has cut is sent again to that, as a further request.
 func drive(ctx context.Context, all []request, dial func(ctx context.Context, network, address string) (net.Conn, error)) []outcome {
 	transport := &http.Transport{DialContext: dial, DisableCompression: true}
 	defer transport.CloseIdleConnections()
 	client := &http.Client{Transport: transport}
-	out := make([]outcome, len(all))
+	out, again := make([]outcome, len(all)), make([]*outcome, len(all))
 	var running sync.WaitGroup
 	for i := range all {
 		running.Go(func() {
@@ -105,11 +106,25 @@ func drive(ctx context.Context, all []request, dial func(ctx context.Context, ne
 			began := time.Now()
 			out[i] = ask(ctx, client, all[i])
 			out[i].took = time.Since(began)
+			if all[i].front != firstFront && out[i].cut() {
+				r := all[i]
+				r.front, r.abort = firstFront, 0
+				o := ask(ctx, client, r)
+				again[i] = &o
+			}
 		})
 	}
 	running.Wait()
+	for _, o := range again {
+		if o != nil {
+			out = append(out, *o)
+		}
+	}
 	return out
 }
+
+// cut reports whether the answer did not come to its end, for whatever reason.
+func (o *outcome) cut() bool { return !o.aborted && (o.err != nil || !o.done) }
 
 // streamed is what is read of a streamed answer.
 type streamed struct {

@@ -5,7 +5,8 @@
 // are its only users.
 //
 // Laws checked after each schedule, numbered as in ARCHITECTURE.md:
-//   - I1: each request ends exactly once, and its usage is what was delivered.
+//   - I1: each request ends exactly once, and its usage is what was delivered; what a
+//     frontend that was killed has cut is answered by another one.
 //   - I2: no token is lost, repeated or reordered: the text is that of an
 //     undisturbed run, wherever the request was served.
 //   - I3: at quiesce the index of every frontend is what the workers' KV caches hold,

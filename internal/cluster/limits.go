@@ -25,6 +25,9 @@ const (
 	// sharedPrefix begins many prompts for mockers, in pieces.
 	sharedPrefix = "the quick brown fox jumps over the lazy dog and then some more of it"
 
+	// firstFront is the frontend that is never killed.
+	firstFront = "front1"
+
 	modelName  = "tiny"
 	maxRunning = 6 // of a worker: small, so that refusals and queues happen
 	maxQueue   = 4

@@ -89,11 +89,8 @@ func (b *RPC) answer(ctx context.Context, s *rpc.Stream) error {
 		return err
 	}
 	defer b.leave(a)
-	if a.p.config.Answer == nil {
-		return &dynamo.Error{Kind: dynamo.KindNotFound, Message: "nothing can be asked about " + src.Topic + " events"}
-	}
 	defer context.AfterFunc(a.ctx, func() { s.Cancel(context.Cause(a.ctx)) })()
-	return a.p.config.Answer(question, s.Send)
+	return a.p.Answer(question, s.Send)
 }
 
 // A question about KV caches is

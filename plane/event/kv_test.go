@@ -10,6 +10,7 @@ import (
 	"github.com/dynamo-go/dynamo"
 	"github.com/dynamo-go/dynamo/kvbm"
 	"github.com/dynamo-go/dynamo/plane/event"
+	"github.com/dynamo-go/dynamo/router/kvindex"
 	"github.com/dynamo-go/dynamo/tokens"
 )
 
@@ -324,6 +325,33 @@ func TestKVLarge(t *testing.T) {
 	}
 }
 
+// FuzzKVAnswer asks a source anything: an error says that the question is invalid, and
+// an answer is no longer than one that makes sense.
+func FuzzKVAnswer(f *testing.F) {
+	c := event.DefaultKVConfig()
+	c.Worker, c.Epoch, c.BlockSize = 1, 1, 2
+	s, err := event.NewKVSource(c)
+	if err != nil {
+		f.Fatal(err)
+	}
+	s.Publish(&event.KVBatch{Events: []event.KVEvent{{Kind: kvbm.Stored, Blocks: []event.KVBlock{{Block: tokens.Block{Local: 1, Hash: 2}}}}}})
+	f.Add([]byte{0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 30})
+	f.Add([]byte{1, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0})
+	f.Fuzz(func(t *testing.T, q []byte) {
+		n := 0
+		err := s.Publisher().Answer(q, func(m []byte) error {
+			n += len(m)
+			return nil
+		})
+		if err != nil && dynamo.KindOf(err) != dynamo.KindInvalid {
+			t.Errorf("got %v", err)
+		}
+		if n > 16*event.MaxSketchCells {
+			t.Errorf("an answer of %d bytes", n)
+		}
+	})
+}
+
 func FuzzKV(f *testing.F) {
 	b := event.KVBatch{Tier: dynamo.TierHost, Rank: 300, BlockSize: 16, Events: []event.KVEvent{
 		{Kind: kvbm.Cleared},
@@ -331,7 +359,7 @@ func FuzzKV(f *testing.F) {
 		{Kind: kvbm.Stored, HasParent: true, Parent: 2, HasEngine: true, Blocks: []event.KVBlock{{Block: tokens.Block{Local: 3, Hash: 4}, Engine: 5}, {Engine: 6}}},
 		{Kind: kvbm.Removed, Hashes: []dynamo.BlockHash{2, 4}},
 		{Kind: kvbm.Removed, HasEngine: true, Hashes: []dynamo.BlockHash{5}},
-	}}
+	}, Digest: kvindex.Digest{Blocks: 3, Sum: 4}, HasDigest: true, Expected: []dynamo.BlockHash{7, 8}}
 	whole := b.Append(nil)
 	for i := range whole {
 		f.Add(whole[:i+1])
@@ -344,7 +372,7 @@ func FuzzKV(f *testing.F) {
 			}
 			return
 		}
-		held := 0
+		held := 8 * len(b.Expected)
 		for _, e := range b.Events {
 			held += 8*len(e.Hashes) + 16*len(e.Blocks)
 		}

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sync/singleflight"
 
+	"github.com/dynamo-go/dynamo"
 	"github.com/dynamo-go/dynamo/obs"
 )
 
@@ -67,6 +68,15 @@ func (p *Publisher) Publish(payload []byte) uint64 {
 	p.published.Broadcast()
 	p.count.publish()
 	return seq
+}
+
+// Answer answers a subscriber's question with any number of messages, for carriers. A
+// publisher that has no answers is KindNotFound.
+func (p *Publisher) Answer(question []byte, send func([]byte) error) error {
+	if p.config.Answer == nil {
+		return &dynamo.Error{Kind: dynamo.KindNotFound, Message: "nothing can be asked about " + p.config.Source.Topic + " events"}
+	}
+	return p.config.Answer(question, send)
 }
 
 // wait blocks until there is an event after seq, or ctx ends.
