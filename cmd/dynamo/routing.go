@@ -63,7 +63,7 @@ func (f *referenceRouting) notes() (notes []string) {
 		given bool
 		note  string
 	}{
-		{f.ReplicaSync, "--router-replica-sync: every router follows the workers' events and loads; there is nothing to switch on"},
+		{f.ReplicaSync, "--router-replica-sync: every router follows the workers, which announce what they have accepted; there is nothing to switch on"},
 		{!f.AssumeReuse, "--no-router-assume-kv-reuse: no effect; --router-mode least-loaded leaves caches out of account"},
 		{f.TrackOutput, "--router-track-output-blocks: answers are always counted as they grow"},
 		{f.KVBlockSize != "", "--kv-cache-block-size: workers say how large their blocks are"},
