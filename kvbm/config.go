@@ -14,9 +14,10 @@ type Config struct {
 	// PrefixCaching says whether blocks can be found again; without it every
 	// registration is refused. Default true.
 	PrefixCaching bool
-	// HashOnly lets a hash stand for a block's ids, which are neither kept nor
-	// compared: Content, Query and StoredBlock have none. For simulations, in which
-	// hashes are all there is. Default false.
+	// HashOnly lets a hash stand for a block's ids, and for its root and all blocks
+	// before it: they are neither kept nor compared, and Content, Query, Event and
+	// StoredBlock have none. For simulations, in which hashes are all there is. Default
+	// false.
 	HashOnly bool
 	// Events says whether changes are recorded for Pool.Events. Default false.
 	Events bool

@@ -23,7 +23,9 @@
 // different blocks with one hash only the first is registered.
 //
 // With Config.HashOnly hash and parent decide: for simulations, in which blocks have no
-// other content.
+// other content. Their hashes are chained ones, so that equal hashes have equal blocks
+// before them; most blocks are then found beside the one before them, and the hash table
+// has those alone that begin a sequence or leave one that was known.
 //
 // Duplicates. Registering what is already registered keeps the first for new
 // matches; the running owner keeps its own copy, since its block table is never

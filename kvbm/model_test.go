@@ -126,6 +126,7 @@ type world struct {
 	m       *model
 	size    int
 	weak    dynamo.BlockHash // mask of hashes: few bits make collisions
+	bare    bool             // hashes are all there is
 	tenants []*tenant
 	leases  map[kvbm.LeaseID]*tenant
 	nextID  kvbm.LeaseID
@@ -134,13 +135,13 @@ type world struct {
 	heard   map[dynamo.BlockHash]dynamo.BlockHash // what the events say Match finds, and its parent
 }
 
-func newWorld(t testing.TB, blocks, size int, weak dynamo.BlockHash) *world {
-	p, err := kvbm.New(kvbm.Config{Blocks: blocks, BlockSize: size, PrefixCaching: true, Events: true})
+func newWorld(t testing.TB, blocks, size int, weak dynamo.BlockHash, bare bool) *world {
+	p, err := kvbm.New(kvbm.Config{Blocks: blocks, BlockSize: size, PrefixCaching: true, Events: true, HashOnly: bare})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return &world{
-		t: t, pool: p, size: size, weak: weak, leases: map[kvbm.LeaseID]*tenant{}, heard: map[dynamo.BlockHash]dynamo.BlockHash{},
+		t: t, pool: p, size: size, weak: weak, bare: bare, leases: map[kvbm.LeaseID]*tenant{}, heard: map[dynamo.BlockHash]dynamo.BlockHash{},
 		m: &model{free: blocks, found: map[string]*page{}, dups: map[string][]*page{}, hash: map[dynamo.BlockHash]string{}},
 	}
 }
@@ -202,7 +203,7 @@ func (w *world) take(draw func(n int) int) {
 		u.chain.Blocks()[i].Hash &= w.weak
 		u.keys = append(u.keys, fmt.Sprint(u.chain.Root(), u.chain.Tokens()[:(i+1)*w.size]))
 	}
-	u.held = w.pool.Match(nil, kvbm.Query{Root: u.chain.Root(), Blocks: u.chain.Blocks(), Tokens: u.chain.Tokens()})
+	u.held = w.pool.Match(nil, w.query(u))
 	u.pages = w.m.match(u.keys)
 	if len(u.held) != len(u.pages) {
 		w.t.Fatalf("Match found %d blocks, want %d", len(u.held), len(u.pages))
@@ -225,17 +226,45 @@ func (w *world) take(draw func(n int) int) {
 
 func (w *world) seal(u *tenant) {
 	i := len(u.held)
-	c := w.pool.Complete(u.open[0], u.content(i))
 	var parent *page
 	if i > 0 {
 		parent = u.pages[i-1]
 	}
-	h, got := w.pool.Register(c, u.last())
+	h, got := w.offer(u, i)
 	p, want := w.m.register(u.keys[i], u.chain.Blocks()[i].Hash, parent)
 	if got != want {
 		w.t.Fatalf("Register of %s says %v, want %v", u.keys[i], got, want)
 	}
 	u.open, u.held, u.pages = u.open[1:], append(u.held, h), append(u.pages, p)
+}
+
+// query asks for all blocks of u.
+func (w *world) query(u *tenant) kvbm.Query {
+	q := kvbm.Query{Root: u.chain.Root(), Blocks: u.chain.Blocks(), Tokens: u.chain.Tokens()}
+	if w.bare {
+		q.Tokens = nil
+	}
+	return q
+}
+
+// offer seals block i of u, in one of the two ways there are.
+func (w *world) offer(u *tenant, i int) (kvbm.Held, kvbm.Outcome) {
+	if i%2 == 0 {
+		c := u.content(i)
+		if w.bare {
+			c.Tokens = nil
+		}
+		return w.pool.Register(w.pool.Complete(u.open[0], c), u.last())
+	}
+	before := w.pool.Stats()
+	held := w.pool.Seal(u.held, u.open[:1], w.query(u))
+	switch after := w.pool.Stats(); {
+	case after.Registered > before.Registered:
+		return held[i], kvbm.Registered
+	case after.Duplicates > before.Duplicates:
+		return held[i], kvbm.Duplicate
+	}
+	return held[i], kvbm.Refused
 }
 
 func (w *world) remove(u *tenant) {
@@ -271,7 +300,7 @@ func (w *world) compare() {
 		}
 		parent := e.Parent
 		for _, b := range e.Blocks {
-			if _, twice := w.heard[b.Hash]; twice || len(b.Tokens) != w.size {
+			if _, twice := w.heard[b.Hash]; twice || (len(b.Tokens) != w.size) != w.bare {
 				w.t.Fatalf("stored %s twice or without tokens", b.Hash)
 			}
 			w.heard[b.Hash], parent = parent, b.Hash
@@ -298,22 +327,48 @@ func (w *world) compare() {
 }
 
 // TestModel compares random operations with the model, with good hashes and with
-// bad ones.
+// bad ones, and with hashes alone.
 func TestModel(t *testing.T) {
 	const steps = 20_000
-	for _, weak := range []dynamo.BlockHash{^dynamo.BlockHash(0), 0xf, 0x3} {
+	good := ^dynamo.BlockHash(0)
+	for i, weak := range []dynamo.BlockHash{good, 0xf, 0x3, good} {
 		for seed := range uint64(4) {
-			t.Run(fmt.Sprintf("hashes=%x/seed=%d", uint64(weak), seed), func(t *testing.T) {
+			bare := i == 3
+			t.Run(fmt.Sprintf("hashes=%x/bare=%v/seed=%d", uint64(weak), bare, seed), func(t *testing.T) {
 				r := rand.New(rand.NewPCG(seed, uint64(weak)))
-				w := newWorld(t, 4+r.IntN(20), 1+r.IntN(3), weak)
+				w := newWorld(t, 4+r.IntN(20), 1+r.IntN(3), weak, bare)
 				for range steps {
 					w.step(byte(r.UintN(256)), r.IntN)
 				}
-				if s := w.pool.Stats(); s.Found == 0 || s.Evicted == 0 || s.Duplicates == 0 || (s.Refused == 0) != (weak == ^dynamo.BlockHash(0)) {
+				if s := w.pool.Stats(); s.Found == 0 || s.Evicted == 0 || s.Duplicates == 0 || (s.Refused == 0) != (weak == good) {
 					t.Errorf("the run missed something: %+v", s)
 				}
 			})
 		}
+	}
+}
+
+// TestSealBehindRefused: what comes behind a block that is refused is refused too.
+func TestSealBehindRefused(t *testing.T) {
+	p, err := kvbm.New(kvbm.Config{Blocks: 4, BlockSize: 1, PrefixCaching: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	open := func(n int) (all []kvbm.Partial) {
+		for range n {
+			b, _ := p.Allocate()
+			all = append(all, b)
+		}
+		return all
+	}
+	block := func(h uint64) tokens.Block { return tokens.Block{Hash: dynamo.BlockHash(h)} }
+	p.Seal(nil, open(1), kvbm.Query{Blocks: []tokens.Block{block(7)}, Tokens: []dynamo.TokenID{1}})
+	held := p.Seal(nil, open(2), kvbm.Query{Blocks: []tokens.Block{block(7), block(8)}, Tokens: []dynamo.TokenID{2, 3}})
+	if s := p.Stats(); len(held) != 2 || s.Registered != 1 || s.Refused != 2 || s.Complete != 2 {
+		t.Errorf("%d holds, %+v; want 2, with 1 block registered and 2 refused", len(held), s)
+	}
+	if err := p.Check(); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -334,7 +389,7 @@ func FuzzPool(f *testing.F) {
 			return b
 		}
 		head := next()
-		w := newWorld(t, 1+int(head&15), 1+int(head>>4&1), ^dynamo.BlockHash(0)>>(60*(head>>7)))
+		w := newWorld(t, 1+int(head&15), 1+int(head>>4&1), ^dynamo.BlockHash(0)>>(60*(head>>7)), head>>5&5 == 1)
 		for len(ops) > 0 {
 			w.step(next(), func(n int) int { return int(next()) % n })
 		}
@@ -366,6 +421,11 @@ func TestStaleHandles(t *testing.T) {
 		"zero handle":         func(p *kvbm.Pool, b kvbm.Partial) { p.Release(kvbm.Held{}) },
 		"short block":         func(p *kvbm.Pool, b kvbm.Partial) { p.Complete(b, kvbm.Content{}) },
 		"lease of one's past": func(p *kvbm.Pool, b kvbm.Partial) { p.Abort(b); p.Lease(1, nil, []kvbm.Partial{b}, time.Time{}) },
+		"take after a change": func(p *kvbm.Pool, b kvbm.Partial) {
+			p.Peek(kvbm.Query{})
+			p.Abort(b)
+			p.Take(nil)
+		},
 		"two leases, one id": func(p *kvbm.Pool, b kvbm.Partial) {
 			p.Lease(1, nil, nil, time.Time{})
 			p.Lease(1, nil, nil, time.Time{})

@@ -113,8 +113,9 @@ func (p *Pool) Allocate() (Partial, bool) {
 	if !ok {
 		return Partial{}, false
 	}
-	p.move(n, statePartial)
-	return Partial{p.handle(n)}, true
+	b := p.blocks.at(n)
+	p.shift(b, statePartial)
+	return Partial{handle{n + 1, b.gen}}, true
 }
 
 // Abort gives up a partial block.
@@ -173,7 +174,7 @@ func (p *Pool) Release(h Held) {
 		p.promote(b.entry)
 	default:
 		b.refs = 0
-		p.move(n, stateIdle)
+		p.shift(b, stateIdle)
 		p.pushIdle(n)
 	}
 }
@@ -237,9 +238,11 @@ func (p *Pool) reset(n int32) {
 
 // move changes the state of block n and ends the handles to it, save between
 // the two states that a Held spans.
-func (p *Pool) move(n int32, to state) {
+func (p *Pool) move(n int32, to state) { p.shift(p.blocks.at(n), to) }
+
+// shift is move for a block that is at hand.
+func (p *Pool) shift(b *block, to state) {
 	p.peeked.holds = false
-	b := p.blocks.at(n)
 	p.counts[b.state]--
 	p.counts[to]++
 	if !(b.state == stateComplete && to == stateHeld) {
@@ -262,10 +265,13 @@ func (p *Pool) check(h handle, s state) int32 {
 
 // checkHeld is check for the two states a Held spans.
 func (p *Pool) checkHeld(h Held) int32 {
-	if n := h.n - 1; uint32(n) < uint32(p.blocks.n) && p.blocks.at(n).state == stateComplete {
-		return p.check(h.handle, stateComplete)
+	n := h.n - 1
+	if uint32(n) < uint32(p.blocks.n) {
+		if b := p.blocks.at(n); b.gen == h.gen && (b.state == stateHeld || b.state == stateComplete) {
+			return n
+		}
 	}
-	return p.check(h.handle, stateHeld)
+	panic("BUG: kvbm: a handle used after it was given away")
 }
 
 // tokens returns the ids of block n.

@@ -25,31 +25,64 @@ const (
 // the first block of a sequence), which the caller holds.
 func (p *Pool) Register(b Complete, parent Held) (Held, Outcome) {
 	n := p.check(b.handle, stateComplete)
-	c := p.blocks.at(n)
-	c.gen++
-	h, draft := Held{p.handle(n)}, c.entry
-	c.entry = none
-	if !p.config.PrefixCaching {
-		p.discard(draft)
-		return h, Refused
-	}
 	pe := none
 	if !parent.IsZero() {
 		if pe = p.blocks.at(p.checkHeld(parent)).entry; pe == none {
-			p.discard(draft)
-			p.stats.Refused++
-			return h, Refused
+			pe = gone
 		}
 	}
-	e, length := p.behind(pe, p.entries.at(draft).content.Hash)
+	outcome := p.register(n, pe)
+	return Held{p.handle(n)}, outcome
+}
+
+// Seal completes and registers blocks that follow each other in a sequence, as Complete
+// and Register do one by one. The sequence holds those before them; the holds on all are
+// returned.
+func (p *Pool) Seal(held []Held, open []Partial, q Query) []Held {
+	pe := none
+	if last := len(held) - 1; last >= 0 {
+		pe = p.blocks.at(p.checkHeld(held[last])).entry
+		if pe == none {
+			pe = gone
+		}
+	}
+	for _, b := range open {
+		n, i := p.check(b.handle, statePartial), len(held)
+		p.fill(n, Content{q.Root, q.Blocks[i], q.Tokens[i*p.width : (i+1)*p.width]})
+		p.register(n, pe)
+		held = append(held, Held{p.handle(n)})
+		if pe = p.blocks.at(n).entry; pe == none {
+			pe = gone
+		}
+	}
+	return held
+}
+
+// register offers complete block n as the successor of an entry: none for a first block,
+// gone if the block before it has no entry.
+func (p *Pool) register(n, parent int32) Outcome {
+	b := p.blocks.at(n)
+	b.gen++
+	draft := b.entry
+	b.entry = none
+	if !p.config.PrefixCaching {
+		p.discard(draft)
+		return Refused
+	}
+	if parent == gone {
+		p.discard(draft)
+		p.stats.Refused++
+		return Refused
+	}
+	e, length := p.behind(parent, p.entries.at(draft).content.Hash)
 	if e == none && length < maxProbes {
-		p.enter(n, draft, pe)
-		return h, Registered
+		p.enter(n, draft, parent)
+		return Registered
 	}
 	p.discard(draft)
-	if e == none || !p.sameContent(e, pe, p.root(n), p.tokens(n)) {
+	if e == none || !p.sameContent(e, parent, p.root(n), p.tokens(n)) {
 		p.stats.Refused++
-		return h, Refused
+		return Refused
 	}
 	p.stats.Duplicates++
 	p.linkDuplicate(n, e)
@@ -57,7 +90,7 @@ func (p *Pool) Register(b Complete, parent Held) (Held, Outcome) {
 		p.popIdle(first)
 		p.promote(e)
 	}
-	return h, Duplicate
+	return Duplicate
 }
 
 // Query asks for the longest registered prefix of a sequence.
@@ -129,10 +162,10 @@ func (p *Pool) hold(n int32) Held {
 	b := p.blocks.at(n)
 	if b.state == stateIdle {
 		p.popIdle(n)
-		p.move(n, stateHeld)
+		p.shift(b, stateHeld)
 	}
 	b.refs++
-	return Held{p.handle(n)}
+	return Held{handle{n + 1, b.gen}}
 }
 
 // behind returns the entry with a hash, which is looked for behind entry parent first,
@@ -169,7 +202,7 @@ func (p *Pool) enter(n, e, parent int32) {
 		p.entries.at(parent).children++
 	}
 	b.entry, b.refs = e, 1
-	p.move(n, stateHeld)
+	p.shift(b, stateHeld)
 	p.stats.Registered++
 	p.recordStored(e)
 }

@@ -276,6 +276,24 @@ func TestPreempted(t *testing.T) {
 	}
 }
 
+// TestUnchained plays a trace whose hashes name a block alone, as no trace's should: a
+// block is another one behind another.
+func TestUnchained(t *testing.T) {
+	at := func(n int, h ...uint64) trace.Request {
+		return trace.Request{At: time.Duration(n) * time.Second, Input: 10*len(h) + 5, Output: 25, Hashes: h, BlockSize: 10}
+	}
+	c := small(1)
+	c.Trace = list(at(0, 1, 9, 3), at(1, 2, 9, 3), at(2, 1, 9, 3), at(3, 2, 9, 4), at(4, 9, 1))
+	r := run(t, c)
+	var cached []int
+	for i := range r.Records {
+		cached = append(cached, r.Records[i].Cached)
+	}
+	if want := []int{0, 0, 30, 20, 0}; !reflect.DeepEqual(cached, want) {
+		t.Errorf("%v tokens were cached, want %v", cached, want)
+	}
+}
+
 func TestRefusals(t *testing.T) {
 	for _, tt := range []struct {
 		name   string

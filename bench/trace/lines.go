@@ -78,21 +78,20 @@ func (l *hashList) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 // digits takes the numbers off the front of a list that are plain ones of at most 18
 // digits, and returns the rest, which begins with another kind or is empty.
 func (l *hashList) digits(list []byte) []byte {
-	n, begin := uint64(0), 0
-	for i, c := range list {
-		switch {
-		case c >= '0' && c <= '9' && i-begin < 18:
-			n = n*10 + uint64(c-'0')
-		case c == ',' && i > begin && (list[begin] != '0' || i == begin+1):
-			*l = append(*l, n)
-			n, begin = 0, i+1
-		case c == ' ' && i == begin:
-			begin++
-		default:
+	for i := 0; ; i++ {
+		for i < len(list) && list[i] == ' ' {
+			i++
+		}
+		n, begin := uint64(0), i
+		for i < len(list) && list[i]-'0' <= 9 {
+			n = n*10 + uint64(list[i]-'0')
+			i++
+		}
+		if i == begin || i == len(list) || list[i] != ',' || i-begin > 18 || list[begin] == '0' && i > begin+1 {
 			return list[begin:]
 		}
+		*l = append(*l, n)
 	}
-	return list[begin:]
 }
 
 var comma = []byte{','}

@@ -27,15 +27,21 @@ type sequence struct {
 	deadline time.Time
 	hold     time.Duration
 
-	chain        text // prompt and output
-	prompt       int  // tokens of the prompt
-	maxLen       int  // tokens at which it ends
-	external     int  // leading tokens to be loaded
 	promptLogits bool
 	delivered    int // positions whose prompt logits were delivered
+	external     int // leading tokens to be loaded
 
-	phase    phase
-	computed int // positions with KV
+	// What every step of a stretch looks at lies together.
+	phase phase
+	// ended: its Ended is out; it stays for what is still in flight.
+	ended    bool
+	prompt   int  // tokens of the prompt
+	maxLen   int  // tokens at which it ends
+	computed int  // positions with KV
+	inFlight int  // its tokens in the batch in flight
+	behind   int  // steps of the stretch that it has accounted for
+	chain    text // prompt and output
+
 	// held, then loading, then open are its blocks in order; table has their ids.
 	held    []kvbm.Held
 	loading []kvbm.Loading
@@ -44,13 +50,9 @@ type sequence struct {
 
 	admissions int
 	blockedAt  int // blocks available when it last did not fit, or -1
-	inFlight   int // its tokens in the batch in flight
-	behind     int // steps of the stretch that it has accounted for
 	// guess is how many of its tokens were found in the pool when it was first counted
 	// among those that wait, and -1 before that.
 	guess int
-	// ended: its Ended is out; it stays for what is still in flight.
-	ended bool
 	// waitIndex and deadlineIndex are its places in the heaps, or -1.
 	waitIndex, deadlineIndex int
 }
@@ -162,11 +164,8 @@ func (q *sequence) seal(p *kvbm.Pool, blockSize int) {
 	if full <= 0 {
 		return
 	}
-	for _, b := range q.open[:full] {
-		c := p.Complete(b, q.content(len(q.held)))
-		h, _ := p.Register(c, q.last())
-		q.held = append(q.held, h)
-	}
+	all := kvbm.Query{Root: q.chain.Root(), Blocks: q.chain.Blocks(), Tokens: q.chain.Tokens()}
+	q.held = p.Seal(q.held, q.open[:full], all)
 	q.open = slices.Delete(q.open, 0, full)
 }
 

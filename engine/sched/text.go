@@ -10,12 +10,12 @@ import (
 // text is what a sequence consists of: its ids or, with Config.HashOnly, their
 // number and the identities of the full blocks alone.
 type text struct {
-	tokens.Chain
 	bare   bool
 	size   int // of a block
 	n      int
 	key    uint64 // makes the identities of blocks of output
 	blocks []tokens.Block
+	tokens.Chain
 }
 
 // state makes t, new or used, the bare text of a prompt.
