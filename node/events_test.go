@@ -339,7 +339,7 @@ func TestLoadNATS(t *testing.T) {
 // Two engines in one process share the requests, and a drain lets both end.
 func TestTwoEngines(t *testing.T) {
 	path := tinyNative(t)
-	r := start(t, func(c *Config) { computing(path)(c); c.Engines = 2 })
+	r := start(t, func(c *Config) { computing(path)(c); c.Engines, c.Cluster.Routing.Mode = 2, "round-robin" })
 	for n := range 8 {
 		ask(t, r.url, fmt.Sprintf("prompt %d", n))
 	}

@@ -176,7 +176,7 @@ func explainCandidate(rec *placement.Record, b *placement.Entry) CandidateExplan
 	}
 	if t := &b.Terms; hasTerms(t) {
 		c.Terms = map[string]float64{
-			"wait_ms": t.Wait, "prefill_ms": t.Prefill, "load_ms": t.Load, "slowdown_ms": t.Slowdown, "decode_ms": t.Decode + t.Evict,
+			"wait_ms": t.Wait, "prefill_ms": t.Prefill, "load_ms": t.Load, "slowdown_ms": t.Slowdown, "decode_ms": t.Decode + t.Evict, "late_ms": t.Late,
 		}
 	}
 	return c

@@ -264,7 +264,7 @@ func TestExpect(t *testing.T) {
 	if len(got) != 4 {
 		t.Fatalf("%d events, want 4", len(got))
 	}
-	for i, want := range [][]dynamo.BlockHash{nil, hashes[10:15], hashes[:3], hashes[10 : 10+4096]} {
+	for i, want := range [][]dynamo.BlockHash{nil, hashes[:15], hashes[:3], hashes[:4096]} {
 		if !slices.Equal(got[i].Expected, want) {
 			t.Errorf("event %d: %d blocks are expected, want %d", i, len(got[i].Expected), len(want))
 		}

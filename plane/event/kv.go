@@ -38,8 +38,8 @@ import (
 //	n      a digest: 8 bytes number of blocks and 8 bytes kvindex.Digest.Sum of all
 //	       that the tier of the rank holds after the events before; what else
 //	       there is is passed over
-//	       what is expected: n/8 chained hashes, each the successor of the one
-//	       before it, of blocks that a prompt has which was accepted just now
+//	       what is expected: n/8 chained hashes, of the first blocks of a prompt that
+//	       was accepted just now
 //
 // The hashes cover what separates caches (adapter, tenant), so no root travels.
 const (
@@ -72,9 +72,9 @@ type KVBatch struct {
 	// have happened: who knows of another set has missed something.
 	Digest    kvindex.Digest
 	HasDigest bool
-	// Expected are blocks, each the successor of the one before it, that the rank is
-	// about to hold: those of a prompt that the worker has accepted. They are not held
-	// yet, may never be, and are not in Digest.
+	// Expected are the first blocks of a sequence that the rank is about to hold: those
+	// of a prompt that the worker has accepted. They may never be held, and are not in
+	// Digest.
 	Expected []dynamo.BlockHash
 
 	// What Parse lays Events over.

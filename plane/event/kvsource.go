@@ -203,19 +203,16 @@ func (s *KVSource) Publish(b *KVBatch) {
 	s.publishLocked(b)
 }
 
-// Expect tells that a rank is about to hold blocks, each the successor of the one
-// before it, because a request with them was accepted: so all who choose among workers
-// foresee the same, whoever chose. What the rank holds already is left out, and what
-// exceeds maxExpected.
+// Expect tells that a rank is about to hold the first blocks of a sequence, because a
+// request with them was accepted: so all who choose among workers foresee the same,
+// whoever chose. What exceeds maxExpected is left out, and nothing is told where the
+// rank holds all of them already.
 func (s *KVSource) Expect(rank, blockSize int, hashes []dynamo.BlockHash) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if c := s.knownLocked(dynamo.TierDevice, rank); c != nil {
-		for len(hashes) > 0 {
-			if _, held := c.index[hashes[0]]; !held {
-				break
-			}
-			hashes = hashes[1:]
+		if !slices.ContainsFunc(hashes, func(h dynamo.BlockHash) bool { _, held := c.index[h]; return !held }) {
+			return
 		}
 	}
 	if len(hashes) == 0 {

@@ -7,6 +7,8 @@ import (
 
 // Check verifies what must hold inside an index, for tests: it looks at everything.
 func (x *Index) Check() error {
+	x.index()
+	x.unindex()
 	blocks, runs, held := 0, 0, make([]int64, len(x.lanes.all))
 	for id := uint32(1); id < x.runs.next; id++ {
 		r := x.runs.at(id)
@@ -44,7 +46,7 @@ func (x *Index) Check() error {
 			}
 		}
 	}
-	if blocks != x.table.n || runs != x.heads.n {
+	if blocks != x.blocks || blocks != x.table.n || runs != x.heads.n {
 		return fmt.Errorf("%d blocks in %d runs; the tables have %d and %d", blocks, runs, x.table.n, x.heads.n)
 	}
 	all := int64(0)

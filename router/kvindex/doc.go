@@ -15,6 +15,9 @@
 //
 // Only the writer needs to find any block by its hash, to remove it or to continue
 // behind it. Its table holds eight bytes a slot and no hashes, and no lookup reads it.
+// It is told of blocks some ten thousand at a time, or when one is asked for that it
+// does not know: a new block needs no look into it, since a block is a run's head
+// unless it is just behind its predecessor.
 //
 // The other design weighed was a flat table from hash to an interned set of holders,
 // walked by galloping. It needs the hash in the table, touches a cache line at random
@@ -40,8 +43,8 @@
 //     sources are gone and swept, nothing is left.
 //   - Events may come twice, a child before its parent, removals for what is unknown.
 //     Two that tell of different predecessors of one block (hashes that collide, or a
-//     source in error) are counted; lookups of chains through that block are wrong
-//     then, others are not.
+//     source in error) are counted, and the one that came later is given up, which
+//     makes its sources approximate.
 //   - Digest depends on what a source holds, not on how that came to be.
 //
 // The package is pure: time comes in as an argument, and nothing waits.

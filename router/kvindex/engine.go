@@ -9,10 +9,17 @@ import (
 )
 
 // engineIDs finds the blocks of a source's tier by what its engine calls them. It is
-// made as table is, of lines with five slots each that fill from the first one on.
+// made as table is, of lines with five slots each that fill from the first one on,
+// and is told of new ids many at a time too. A line counts the entries that found it
+// full on their way, so that a search knows where to end.
 type engineIDs struct {
 	lines []engineLine
 	n     int
+	// log has ids that the lines have not been told of: they are told of many at a time,
+	// when an id is asked for that they do not know, or when it is long.
+	log    [][]idEntry
+	logged int // ids in it
+	booked int // room in it
 	// more counts, for blocks that several ids stand for, those beyond the first: the
 	// block is gone when all its ids are.
 	more map[uint64]uint32
@@ -23,7 +30,13 @@ type engineIDs struct {
 type engineLine struct {
 	keys [lineSlots]uint64
 	refs [lineSlots]uint32 // 0: empty
-	_    uint32
+	past uint32            // entries that belong here or before and are behind
+}
+
+// idEntry is an id as a line has it.
+type idEntry struct {
+	full uint64
+	ref  uint32
 }
 
 const (
@@ -34,6 +47,9 @@ const (
 	engineGrowth   = 1.3
 	fetchIDs       = 256
 	moreBytes      = 32 // of an entry of more, about
+	idEntryBytes   = 16
+	minIDChunk     = 16
+	maxIDChunk     = 256
 )
 
 // settled is what a store changed in a run: the blocks that the lane holds now, and
@@ -44,7 +60,8 @@ type settled struct {
 }
 
 // StoreEngine is Store for a source that removes blocks by ids of its engine's:
-// ids[i] is that of blocks[i]. Several ids may stand for one block.
+// ids[i] is that of blocks[i]. Several ids may stand for one block; an id is given to
+// another block after it was removed, or after some time.
 func (x *Index) StoreEngine(s Source, t dynamo.Tier, parent dynamo.BlockHash, hasParent bool, blocks []tokens.Block, ids []uint64) {
 	x.tidy()
 	blocks = blocks[:min(len(blocks), len(ids))]
@@ -58,19 +75,17 @@ func (x *Index) StoreEngine(s Source, t dynamo.Tier, parent dynamo.BlockHash, ha
 		e = new(engineIDs)
 		x.sources[s].engine[t] = e
 	}
-	if !e.reserve(x, lane, len(ids)) {
+	if e.logged >= maxIDLog {
+		x.tell(e, lane)
+	}
+	if !x.book(e, len(blocks)) {
 		x.refuse(lane, len(blocks))
 		return
 	}
-	sum := uint64(0)
-	for _, id := range ids[:min(len(blocks), fetchIDs)] { // have fetched what the loop below reads
-		sum += uint64(e.lines[e.home(engineKey(x, id))].refs[0])
-	}
-	x.sink = sum
 	x.refs = slices.Grow(x.refs[:0], len(blocks))[:len(blocks)]
 	clear(x.refs)
 	x.store(lane, parent, hasParent, blocks, x.refs)
-	at := 0
+	at, again := 0, false
 	for i, ref := range x.refs {
 		if ref == 0 {
 			break // there was no memory from here on
@@ -83,8 +98,102 @@ func (x *Index) StoreEngine(s Source, t dynamo.Tier, parent dynamo.BlockHash, ha
 		bit := uint64(1) << (ref % runBlocks)
 		fresh := x.settled[at].fresh&bit != 0
 		x.settled[at].fresh &^= bit
-		x.note(e, lane, ids[i], ref, uint64(blocks[i].Hash), fresh)
+		if fresh {
+			e.add(idEntry{engineKey(x, ids[i]) | x.mix(uint64(blocks[i].Hash))&0xffff, ref})
+			x.refs[i] = 0
+		} else {
+			again = true
+		}
 	}
+	if again {
+		x.noteAgain(e, lane, blocks, ids)
+	}
+}
+
+// noteAgain notes the ids of those blocks in refs that the lane held already: they may
+// be other ones.
+func (x *Index) noteAgain(e *engineIDs, lane uint32, blocks []tokens.Block, ids []uint64) {
+	x.tell(e, lane)
+	for i, ref := range x.refs {
+		if ref != 0 && e.reserve(x, lane, 1) {
+			h := uint64(blocks[i].Hash)
+			x.note(e, lane, engineKey(x, ids[i])|x.mix(h)&0xffff, ref, h, false)
+		}
+	}
+}
+
+// tell tells the lines what the log has. The lane gives up the blocks whose ids find
+// no room.
+func (x *Index) tell(e *engineIDs, lane uint32) {
+	if e.logged == 0 {
+		return
+	}
+	room := e.reserve(x, lane, e.logged)
+	log, booked := e.log, e.booked
+	e.log, e.logged, e.booked = nil, 0, 0
+	for _, part := range log {
+		x.tellPart(e, lane, part, room)
+	}
+	x.bytes -= int64(booked) * idEntryBytes
+}
+
+func (x *Index) tellPart(e *engineIDs, lane uint32, all []idEntry, room bool) {
+	for len(all) > 0 {
+		n := min(len(all), readyEntries)
+		sum := uint64(0)
+		for i := range all[:n] {
+			sum += uint64(e.lines[e.home(all[i].full&^0xffff)].refs[0])
+		}
+		x.sink = sum
+		for i := range all[:n] {
+			switch at := &all[i]; {
+			case room || e.n+1 < len(e.lines)*lineSlots:
+				x.note(e, lane, at.full, at.ref, 0, true)
+			case x.holds(lane, at.ref, at.full):
+				x.take(at.ref/runBlocks, lane, 1<<(at.ref%runBlocks))
+				x.refuse(lane, 1)
+			}
+		}
+		all = all[n:]
+	}
+}
+
+// book makes room in the log for n more ids.
+func (x *Index) book(e *engineIDs, n int) bool {
+	for e.booked-e.logged < n {
+		size := min(max(e.logged, minIDChunk), maxIDChunk)
+		if !x.budget.take(int64(size) * idEntryBytes) {
+			return false
+		}
+		e.log = append(e.log, make([]idEntry, 0, size))
+		e.booked += size
+	}
+	return true
+}
+
+// add adds an id to the log, which has room.
+func (e *engineIDs) add(id idEntry) {
+	i := len(e.log) - 1
+	for i > 0 && len(e.log[i-1]) < cap(e.log[i-1]) {
+		i--
+	}
+	e.log[i] = append(e.log[i], id)
+	e.logged++
+}
+
+// locate returns the line and the slot of an id of a block that the lane holds, or of
+// an id that the lines know or do not know.
+func (x *Index) locate(e *engineIDs, lane uint32, key uint64) (*engineLine, int) {
+	if len(e.lines) > 0 {
+		if l, k := e.find(key); e.logged == 0 || l.refs[k] != 0 && x.holds(lane, l.refs[k], l.keys[k]) {
+			return l, k
+		}
+	}
+	x.tell(e, lane)
+	if len(e.lines) == 0 {
+		return &engineLine{}, 0
+	}
+	return e.find(key)
 }
 
 // engineKey is the mixed id; the mixing can be undone, so ids differ when keys do.
@@ -99,18 +208,34 @@ func (e *engineIDs) home(key uint64) int {
 // find returns the line and the slot of a key, or of the empty slot where it would
 // be. There must be one.
 func (e *engineIDs) find(key uint64) (*engineLine, int) {
-	for i := e.home(key); ; {
+	var empty *engineLine
+	slot := 0
+	for i, more, left := e.home(key), true, len(e.lines); ; left-- {
 		l := &e.lines[i]
 		n := 0
 		for k := range lineSlots {
-			if l.keys[k]&^0xffff == key && l.refs[k] != 0 {
+			if more && l.keys[k]&^0xffff == key && l.refs[k] != 0 {
 				return l, k
 			}
 			n += int(used(uint64(l.refs[k])))
 		}
-		if n < lineSlots {
-			return l, n
+		if empty == nil && n < lineSlots {
+			empty, slot = l, n
 		}
+		if more = more && l.past > 0 && left > 1; !more && empty != nil {
+			return empty, slot
+		}
+		if i++; i == len(e.lines) {
+			i = 0
+		}
+	}
+}
+
+// pass adds n to what the lines before l count that an entry with that key is or was
+// behind.
+func (e *engineIDs) pass(key uint64, l *engineLine, n uint32) {
+	for i := e.home(key); &e.lines[i] != l; {
+		e.lines[i].past += n
 		if i++; i == len(e.lines) {
 			i = 0
 		}
@@ -148,6 +273,7 @@ func (e *engineIDs) fill(x *Index, size int, keep func(ref uint32, key uint64) b
 			}
 			at := e.home(old[i].keys[k] &^ 0xffff)
 			for full[at] == lineSlots {
+				e.lines[at].past++
 				if at++; at == size {
 					at = 0
 				}
@@ -172,15 +298,15 @@ func (x *Index) holds(lane, ref uint32, key uint64) bool {
 	return m != nil && m.Load()>>pos&1 != 0
 }
 
-// note notes that an id stands for a block, which the lane has just begun to hold
-// if fresh. There is room.
-func (x *Index) note(e *engineIDs, lane uint32, id uint64, ref uint32, h uint64, fresh bool) {
-	key := engineKey(x, id)
-	full := key | x.mix(h)&0xffff
+// note notes that an id stands for a block, that of hash h, unless the lane has begun
+// to hold it with this id (fresh). There is room.
+func (x *Index) note(e *engineIDs, lane uint32, full uint64, ref uint32, h uint64, fresh bool) {
+	key := full &^ 0xffff
 	l, k := e.find(key)
 	switch {
 	case l.refs[k] == 0:
 		e.n++
+		e.pass(key, l, 1)
 	case l.refs[k] == ref && l.keys[k] == full:
 		if !fresh {
 			return // stored again
@@ -245,16 +371,18 @@ func (x *Index) RemoveEngine(s Source, t dynamo.Tier, ids []uint64) {
 		x.removePending(src, t, ids)
 	}
 	e, lane := src.engine[t], src.lanes[t]
-	if e == nil || len(e.lines) == 0 || lane == 0 {
+	if e == nil || lane == 0 {
 		return
 	}
-	for _, id := range ids[:min(len(ids), fetchIDs)] {
-		x.sink += uint64(e.lines[e.home(engineKey(x, id))].refs[0])
+	if len(e.lines) > 0 {
+		for _, id := range ids[:min(len(ids), fetchIDs)] {
+			x.sink += uint64(e.lines[e.home(engineKey(x, id))].refs[0])
+		}
 	}
 	var run uint32
 	var set uint64
 	for _, id := range ids {
-		l, k := e.find(engineKey(x, id))
+		l, k := x.locate(e, lane, engineKey(x, id))
 		ref, key := l.refs[k], l.keys[k]
 		if ref == 0 {
 			continue
@@ -275,65 +403,22 @@ func (x *Index) RemoveEngine(s Source, t dynamo.Tier, ids []uint64) {
 	x.take(run, lane, set)
 }
 
-// remove empties a slot and closes the gap, as part.vacate does.
+// remove empties a slot; the last entry of its line takes it.
 func (e *engineIDs) remove(l *engineLine, k int) {
 	e.n--
-	for {
-		n := 0
-		for _, ref := range l.refs {
-			n += int(used(uint64(ref)))
-		}
-		l.keys[k], l.refs[k] = l.keys[n-1], l.refs[n-1]
-		l.keys[n-1], l.refs[n-1] = 0, 0
-		if n < lineSlots {
-			return
-		}
-		from, slot := e.strayed(e.index(l))
-		if from == nil {
-			return
-		}
-		l.keys[n-1], l.refs[n-1] = from.keys[slot], from.refs[slot]
-		l, k = from, slot
+	e.pass(l.keys[k]&^0xffff, l, ^uint32(0))
+	n := 0
+	for _, ref := range l.refs {
+		n += int(used(uint64(ref)))
 	}
-}
-
-// index is that of a line.
-func (e *engineIDs) index(l *engineLine) int {
-	for i := e.home(l.keys[0] &^ 0xffff); ; i++ { // where its first entry belongs, or shortly behind
-		if i == len(e.lines) {
-			i = 0
-		}
-		if &e.lines[i] == l {
-			return i
-		}
-	}
-}
-
-// strayed returns the place of an entry behind a line that belongs there or before.
-func (e *engineIDs) strayed(start int) (*engineLine, int) {
-	for at := start; ; {
-		if at++; at == len(e.lines) {
-			at = 0
-		}
-		if at == start {
-			return nil, 0
-		}
-		l := &e.lines[at]
-		for k, ref := range l.refs {
-			if ref == 0 {
-				return nil, 0
-			}
-			if between(e.home(l.keys[k]&^0xffff), start, at) {
-				return l, k
-			}
-		}
-	}
+	l.keys[k], l.refs[k] = l.keys[n-1], l.refs[n-1]
+	l.keys[n-1], l.refs[n-1] = 0, 0
 }
 
 // dropEngine forgets all ids of a tier.
 func (x *Index) dropEngine(src *source, t dynamo.Tier) {
 	if e := src.engine[t]; e != nil {
-		x.bytes -= int64(len(e.lines))*lineBytes + int64(len(e.more))*moreBytes
+		x.bytes -= int64(len(e.lines))*lineBytes + int64(e.booked)*idEntryBytes + int64(len(e.more))*moreBytes
 		src.engine[t] = nil
 	}
 }

@@ -14,9 +14,8 @@ type expectation struct {
 	lane  uint32
 }
 
-// Expect notes that a source will soon hold blocks, each the successor of the one
-// before it, because a request was sent there; lookups count them as if it did,
-// until then or up to Config.ExpectStep longer. With short times it bridges the time
+// Expect notes that a source will soon hold the first blocks of a sequence, because a
+// request was sent there; lookups count them as if it did, until then or up to Config.ExpectStep longer. With short times it bridges the time
 // until the engine's events come, with long ones it takes their place.
 func (x *Index) Expect(s Source, hashes []dynamo.BlockHash, until time.Time) {
 	x.tidy()

@@ -12,18 +12,49 @@ type heads struct {
 	slots atomic.Pointer[[]atomic.Uint64]
 	n     int // runs
 	gone  int // slots of runs that are gone, which do not end a search
+
+	// The writer asks for each new block whether a run begins with it, and mostly none
+	// does. So it has a bit for a tag that may be there, in a table that is small enough
+	// to stay in its cache; bits of runs that are gone go when it is made again.
+	maybe []uint64
+	noted int // bits set since, maybe some twice
 }
 
 const (
 	minHeads  = 64
 	goneSlot  = 1 // no run is 0, so no entry has this value
 	headsLoad = 0.7
+	headBytes = 8 + 1 // of a slot and its share of maybe
 )
 
 func (t *heads) init() {
 	s := make([]atomic.Uint64, minHeads)
 	t.slots.Store(&s)
 	t.n, t.gone = 0, 0
+	t.maybe, t.noted = make([]uint64, minHeads/8), 0
+}
+
+// note sets a tag's bit.
+func (t *heads) note(tag uint32) {
+	if t.noted++; t.noted > len(t.maybe)*8 {
+		t.renote()
+	}
+	i := int(tag>>1) & (len(t.maybe)*64 - 1)
+	t.maybe[i/64] |= 1 << (i % 64)
+}
+
+// renote sets the bits of the runs that are there.
+func (t *heads) renote() {
+	clear(t.maybe)
+	t.noted = 1
+	slots := *t.slots.Load()
+	for i := range slots {
+		if w := slots[i].Load(); w>>32 != 0 {
+			t.noted++
+			i := int(w>>33) & (len(t.maybe)*64 - 1)
+			t.maybe[i/64] |= 1 << (i % 64)
+		}
+	}
 }
 
 // headTag is the part of a mixed hash that heads keeps; it is never 0.
@@ -44,7 +75,7 @@ func (x *Index) reserveHead() bool {
 	for float64(t.n+1) > headsLoad/2*float64(size) {
 		size *= 2
 	}
-	if !x.budget.take(int64(size-len(old)) * 8) {
+	if !x.budget.take(int64(size-len(old)) * headBytes) {
 		if size = len(old); t.gone*8 < size { // else a new table is worth it even so
 			return t.n+t.gone+2 < size
 		}
@@ -61,6 +92,10 @@ func (x *Index) reserveHead() bool {
 	}
 	t.slots.Store(&fresh)
 	t.gone = 0
+	if len(t.maybe) != size/8 {
+		t.maybe = make([]uint64, size/8)
+	}
+	t.renote()
 	return true
 }
 
@@ -81,6 +116,7 @@ func (x *Index) insertHead(mixed uint64, id uint32) {
 	}
 	slots[i].Store(uint64(tag)<<32 | uint64(id))
 	x.heads.n++
+	x.heads.note(tag)
 }
 
 // dropHead hides a run from lookups that begin after it.

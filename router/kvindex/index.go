@@ -29,9 +29,12 @@ type Index struct {
 
 	// What the writer alone uses.
 	table     table
+	backlog   backlog
+	recent    []uint32 // blocks that stores ended with, by mixed hash
 	sources   []source
 	idle      []Source // detached, longest ago first
 	attached  int
+	blocks    int    // of all runs
 	held      int64  // blocks times holders
 	clock     uint32 // stores
 	hand      uint32 // of eviction: the run it looked at last
@@ -81,8 +84,11 @@ func New(c Config) (*Index, error) {
 		segs:    newArena[segment](c.MaxBytes),
 		words:   newWords(c.MaxBytes),
 		readers: make([]reader, readerSlots),
+		recent:  make([]uint32, recentBlocks),
 	}
-	x.bytes = int64(len(x.runs.chunks)+len(x.segs.chunks)+len(x.words.chunks))*8 + tableBytes0 + minHeads*8
+	x.backlog.size = backlogFor(c.MaxBytes)
+	x.bytes = int64(len(x.runs.chunks)+len(x.segs.chunks)+len(x.words.chunks))*8 + tableBytes0 + minHeads*headBytes +
+		recentBlocks*4 + int64(x.backlog.size)*backlogBytes
 	x.epoch.Store(1)
 	x.reclaimAt = reclaimEvery
 	x.table.init()
@@ -103,7 +109,7 @@ func (x *Index) Bytes() int64 { return x.bytes }
 // Stats returns the counts.
 func (x *Index) Stats() Stats {
 	s := x.stats
-	s.Sources, s.Runs, s.Blocks, s.Held, s.Bytes = x.attached, x.heads.n, x.table.n, x.held, x.bytes
+	s.Sources, s.Runs, s.Blocks, s.Held, s.Bytes = x.attached, x.heads.n, x.blocks, x.held, x.bytes
 	s.Ending = len(x.lanes.dead)
 	return s
 }

@@ -31,6 +31,15 @@ const (
 	// that are gone.
 	sweepRuns   = 16
 	sweepBlocks = 64
+	// maxBacklog bounds the blocks that the table has not been told of, of an index
+	// with a large budget; the table is told all at once then.
+	maxBacklog   = 1 << 15
+	minBacklog   = 1 << 12
+	backlogBytes = 72 // of a block in it, about
+	// maxIDLog bounds the ids of a source's tier that its table has not been told of.
+	maxIDLog = 1 << 15
+	// recentBlocks is the number of blocks remembered at which stores ended.
+	recentBlocks = 1 << 13
 	// evictSample is the number of runs from which eviction chooses one.
 	evictSample = 8
 	// evictTries bounds the runs evicted for the sake of one block.

@@ -151,6 +151,19 @@ func (f *forest) piece() (parent dynamo.BlockHash, hasParent bool, blocks []toke
 	return parent, hasParent, p[from:to]
 }
 
+// whole is a piece with all that is before it.
+func (f *forest) whole(parent dynamo.BlockHash, hasParent bool, blocks []tokens.Block) []tokens.Block {
+	if !hasParent {
+		return blocks
+	}
+	for _, p := range f.paths {
+		if i := slices.IndexFunc(p, func(b tokens.Block) bool { return b.Hash == parent }); i >= 0 {
+			return append(slices.Clone(p[:i+1]), blocks...)
+		}
+	}
+	panic("the parent is in no path")
+}
+
 func hashesOf(blocks []tokens.Block) (h []dynamo.BlockHash) {
 	for _, b := range blocks {
 		h = append(h, b.Hash)
@@ -241,7 +254,7 @@ func (l *life) step() {
 		l.m.detach(p.s)
 		l.all = slices.DeleteFunc(l.all, func(s kvindex.Source) bool { return s == p.s })
 	case k < 96:
-		h := hashesOf(blocks)
+		h := hashesOf(l.f.whole(parent, hasParent, blocks))
 		until := l.now.Add(time.Duration(1+l.rng.IntN(5)) * time.Second)
 		l.x.Expect(p.s, h, until)
 		if l.m.expected[p.s] == nil {

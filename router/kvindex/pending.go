@@ -93,10 +93,10 @@ func (x *Index) resolve(src *source, t dynamo.Tier, id uint64) (uint64, bool) {
 	for i := range tiers {
 		t := (int(t) + i) % tiers
 		e := src.engine[t]
-		if e == nil || len(e.lines) == 0 {
+		if e == nil {
 			continue
 		}
-		l, k := e.find(engineKey(x, id))
+		l, k := x.locate(e, src.lanes[t], engineKey(x, id))
 		if ref := l.refs[k]; ref != 0 && x.holds(src.lanes[t], ref, l.keys[k]) {
 			return x.hash(x.runs.at(ref/runBlocks), int(ref%runBlocks)), true
 		}

@@ -18,21 +18,12 @@ func (x *Index) Remove(s Source, t dynamo.Tier, hashes []dynamo.BlockHash) {
 	lane := src.lanes[t]
 	q := unsafe.Slice((*uint64)(unsafe.SliceData(hashes)), len(hashes))
 	at := x.lanes.all[lane].gone
-	touched := len(q) == 1
 	var id uint32
 	var set uint64
-	for i, h := range q {
+	for _, h := range q {
 		if next := x.beside(at, h); next != 0 {
 			at = next
 		} else {
-			if !touched { // have fetched what is searched for the others
-				touched = true
-				sum := uint64(0)
-				for _, h := range q[i+1:] {
-					sum += x.table.touch(x.mix(h))
-				}
-				x.sink = sum
-			}
 			if at = x.lookup(h); at == 0 {
 				continue
 			}
@@ -98,16 +89,8 @@ func (x *Index) trim(id uint32, r *run) {
 		x.dropHead(x.mix(x.hash(r, 0)), id)
 	}
 	r.state.Store(r.state.Load()&manyBit | uint32(left))
-	if n-left > 1 {
-		sum := uint64(0)
-		for pos := left; pos < n; pos++ {
-			sum += x.table.touch(x.mix(x.hash(r, pos)))
-		}
-		x.sink = sum
-	}
-	for pos := left; pos < n; pos++ {
-		x.drop(x.hash(r, pos), ref(id, pos))
-	}
+	x.blocks -= n - left
+	x.unlist(id, r, left)
 	if left == 0 {
 		r.state.Store(0)
 		x.retire(id, false)

@@ -29,7 +29,10 @@ type run struct {
 	state atomic.Uint32                     // number of blocks, and manyBit
 	stamp uint32                            // when it was last stored to; writer only
 	hold  uint32                            // lanes with a bit set; writer only
-	high  uint32                            // positions ever used; writer only
+
+	high    uint8 // positions ever used; writer only
+	indexed uint8 // leading blocks that the table has; writer only
+	queued  bool  // it is in the backlog; writer only
 }
 
 // manyBit says that a source may be there more than once, or in a slow tier.

@@ -9,8 +9,8 @@ import (
 )
 
 // Store notes that a source holds blocks in a tier, each the successor of the one
-// before it and the first that of parent, if it has one. A parent need not be known.
-// What is known already stays as it is.
+// before it and the first that of parent; only the first block of a sequence has no
+// parent. A parent need not be known. What is known already stays as it is.
 func (x *Index) Store(s Source, t dynamo.Tier, parent dynamo.BlockHash, hasParent bool, blocks []tokens.Block) {
 	x.tidy()
 	if l := x.lane(s, t); l != 0 {
@@ -34,54 +34,38 @@ type cursor struct {
 // store is Store for a lane. With refs it also notes where each block is; 0 is a
 // block there was no memory for.
 func (x *Index) store(lane uint32, parent dynamo.BlockHash, hasParent bool, blocks []tokens.Block, refs []uint32) {
+	if len(blocks) == 0 {
+		return
+	}
 	x.clock++
+	if x.backlog.n >= x.backlog.size {
+		x.index()
+	}
 	x.settled = x.settled[:0]
 	x.makeRoom(len(blocks))
 	var c cursor
 	if hasParent {
 		at := x.lanes.all[lane].last
-		if at == 0 || int(at%runBlocks) >= x.runs.at(at/runBlocks).len() || !x.means(at, uint64(parent)) {
+		if at == 0 || !x.means(at, uint64(parent)) {
 			at = x.lookup(uint64(parent))
 		}
 		if at != 0 {
 			c = x.at(at)
 		}
 	}
-	touched, evicted := false, x.stats.Evicted
 	for i := range blocks {
 		h := uint64(blocks[i].Hash)
 		if c.id == 0 || c.pos+1 >= c.n || x.hash(c.r, c.pos+1) != h {
-			p, tag := x.table.split(x.mix(h))
-			if p.n >= p.limit && !x.enlarge(p) {
+			// A block whose predecessor is known and not just before it is a run's first
+			// one, and so is one whose predecessor is not known; if not, it is new.
+			if id := x.headOf(h); id != 0 {
 				x.settle(lane, &c)
-				x.refuse(lane, len(blocks)-i)
-				return
-			}
-			at, slot := x.probe(p, tag, h)
-			switch {
-			case at != 0:
-				x.settle(lane, &c)
-				c = x.at(at)
-				if before, ok := predecessor(blocks, i, parent, hasParent); ok && c.pos > 0 && x.hash(c.r, c.pos-1) != before {
-					x.stats.Conflicts++
-				}
+				c = x.at(ref(id, 0))
 				c.pos--
-			case !x.extend(lane, &c, h):
+			} else if !x.extend(lane, &c, h) {
 				x.settle(lane, &c)
 				x.refuse(lane, len(blocks)-i)
 				return
-			default:
-				if x.stats.Evicted != evicted { // which has moved entries
-					evicted = x.stats.Evicted
-					_, slot = x.probe(p, tag, h)
-				}
-				p.slots[slot] = uint64(tag)<<32 | uint64(ref(c.id, c.pos+1))
-				p.n++
-				x.table.n++
-				if !touched { // from here on blocks are most likely new
-					touched = true
-					x.touch(blocks[i+1:])
-				}
 			}
 		}
 		c.pos++
@@ -89,36 +73,18 @@ func (x *Index) store(lane uint32, parent dynamo.BlockHash, hasParent bool, bloc
 		if refs != nil {
 			refs[i] = ref(c.id, c.pos)
 		}
+		if x.backlog.n >= 2*x.backlog.size && c.pos == runBlocks-1 { // a long chain
+			x.settle(lane, &c)
+			if !x.index() {
+				x.refuse(lane, len(blocks)-i-1)
+				return
+			}
+		}
 	}
 	x.settle(lane, &c)
-	x.lanes.all[lane].last = ref(c.id, c.pos)
-}
-
-// predecessor is the block before block i, if that is known.
-func predecessor(blocks []tokens.Block, i int, parent dynamo.BlockHash, hasParent bool) (uint64, bool) {
-	if i > 0 {
-		return uint64(blocks[i-1].Hash), true
-	}
-	return uint64(parent), hasParent
-}
-
-// enlarge makes room in a part that has reached its limit, somehow: without memory
-// it becomes denser, and when that has an end too, blocks are evicted.
-func (x *Index) enlarge(p *part) bool {
-	for i := range x.table.parts {
-		if p == &x.table.parts[i] && x.growPart(i) {
-			return true
-		}
-	}
-	for range evictTries {
-		if p.n+groupSlots < len(p.slots) {
-			return true
-		}
-		if !x.evict() {
-			break
-		}
-	}
-	return p.n+1 < len(p.slots)
+	end := ref(c.id, c.pos)
+	x.lanes.all[lane].last = end
+	x.recent[x.mix(uint64(blocks[len(blocks)-1].Hash))>>(64-recentBits)] = end
 }
 
 // at returns a cursor at a known block. Its run is stamped, so that it stays.
@@ -126,16 +92,6 @@ func (x *Index) at(ref uint32) cursor {
 	r := x.runs.at(ref / runBlocks)
 	r.stamp = x.clock
 	return cursor{id: ref / runBlocks, r: r, n: r.len(), pos: int(ref % runBlocks)}
-}
-
-// touch has the memory fetched in which blocks will be looked for: many at once take
-// little longer than one.
-func (x *Index) touch(blocks []tokens.Block) {
-	sum := uint64(0)
-	for i := range blocks {
-		sum += x.table.touch(x.mix(uint64(blocks[i].Hash)))
-	}
-	x.sink = sum
 }
 
 // extend makes a place for a new block behind the cursor, in its run if that ends
@@ -150,7 +106,7 @@ func (x *Index) extend(lane uint32, c *cursor, h uint64) bool {
 		case c.n == int(r.high) && (c.n%segmentBlocks != 0 || x.addSegment(r, c.n)):
 			x.segs.at(r.segs[c.n/segmentBlocks])[c.n%segmentBlocks] = h
 			c.n++
-			r.high = uint32(c.n)
+			r.high = uint8(c.n)
 			return true
 		}
 	}
@@ -186,7 +142,7 @@ func (x *Index) begin(c *cursor, h uint64) bool {
 		return false
 	}
 	x.segs.at(r.segs[0])[0] = h
-	r.high = 1
+	r.high, r.indexed = 1, 0
 	*c = cursor{id: id, r: r, n: 1, pos: -1, head: true}
 	return true
 }
@@ -202,7 +158,12 @@ func (x *Index) settle(lane uint32, c *cursor) {
 	l := &x.lanes.all[lane]
 	many := l.tier != dynamo.TierDevice || l.guess
 	fresh := c.bits
-	switch m := x.maskFor(r, c.head, lane); {
+	m := x.maskFor(r, c.head, lane)
+	if n := r.len(); c.n != n { // n is 0 if nobody sees the run yet
+		x.blocks += c.n - n
+		x.list(c.id, r, c.n-n)
+	}
+	switch {
 	case c.head:
 		r.lane0.Store(lane)
 		r.mask0.Store(c.bits)

@@ -41,8 +41,8 @@ func (x *Index) sweep(runs, blocks int) {
 		}
 		x.sweeping, x.sweepLanes = 1, len(*dead)
 	}
-	was := x.table.n
-	for ; runs > 0 && x.sweeping < x.runs.next && was-x.table.n < blocks; runs-- {
+	was := x.blocks
+	for ; runs > 0 && x.sweeping < x.runs.next && was-x.blocks < blocks; runs-- {
 		if r := x.runs.at(x.sweeping); r.len() > 0 {
 			x.cleanRun(x.sweeping, r)
 		}
@@ -125,7 +125,10 @@ func (x *Index) rebuild(r *run, at uint32, kept int) {
 			n = 0
 		}
 		if to == 0 { // no memory: the lane's blocks here are given up
-			x.giveUp(r, l, m.Load())
+			if set := m.Load(); set != 0 {
+				r.hold--
+				x.giveUp(r, l, set)
+			}
 			continue
 		}
 		a[arrayHead+n*entryWords].Store(packLane(x.lanes.info(l), l))
@@ -138,13 +141,9 @@ func (x *Index) rebuild(r *run, at uint32, kept int) {
 	x.retire(at, true)
 }
 
-// giveUp takes blocks of r from a lane that is alive, and says so.
+// giveUp notes that a lane that is alive has blocks of r no longer, which it had.
 func (x *Index) giveUp(r *run, l uint32, set uint64) {
-	if set == 0 {
-		return
-	}
 	x.credit(&x.lanes.all[l], r, set, -1)
-	r.hold--
 	if !x.lanes.all[l].guess {
 		x.stats.Evicted += uint64(bits.OnesCount64(set))
 		x.sources[x.lanes.all[l].source].state = Approximate
@@ -172,17 +171,28 @@ func (x *Index) evict() bool {
 	if best == 0 {
 		return false
 	}
-	r := x.runs.at(best)
+	x.cut(best, x.runs.at(best), 0)
+	x.reclaim()
+	return true
+}
+
+// cut takes the blocks of r from a position on from everybody.
+func (x *Index) cut(id uint32, r *run, from int) {
 	for l, m := range x.holders(r) {
-		set := m.Load()
-		m.Store(0)
+		old := m.Load()
+		set := old &^ limitTo(from)
+		if set == 0 {
+			continue
+		}
+		m.Store(old &^ set)
+		if old == set {
+			r.hold--
+		}
 		if x.lanes.alive(l) {
 			x.giveUp(r, l, set)
 		}
 	}
-	x.trim(best, r)
-	x.reclaim()
-	return true
+	x.trim(id, r)
 }
 
 // tight says that the budget does not allow much more.
@@ -197,11 +207,12 @@ func (x *Index) makeRoom(blocks int) {
 	if len(x.retired) > x.reclaimed {
 		x.reclaim()
 	}
+	x.index()
 	units := spareUnits + blocks/segmentBlocks
 	slots := x.table.bytes() / 8
 	for range units {
 		waiting := len(x.retired) - x.reclaimed
-		if x.segs.room()+waiting*2 >= units && x.runs.room()+waiting >= spareUnits/4 && int64(x.table.n+blocks) < slots*7/8 {
+		if x.segs.room()+waiting*2 >= units && x.runs.room()+waiting >= spareUnits/4 && int64(x.table.n-len(x.backlog.gone)+blocks) < slots*7/8 {
 			return
 		}
 		if !x.evict() {
@@ -215,9 +226,11 @@ func (x *Index) reset() {
 	x.runs.reset(&x.budget)
 	x.segs.reset(&x.budget)
 	x.words.reset(&x.budget)
-	x.bytes -= x.table.bytes() - tableBytes0 + int64(len(*x.heads.slots.Load())-minHeads)*8
+	x.bytes -= x.table.bytes() - tableBytes0 + int64(len(*x.heads.slots.Load())-minHeads)*headBytes
 	x.table.init()
 	x.heads.init()
+	x.backlog = backlog{size: x.backlog.size}
+	clear(x.recent)
 	x.hand, x.retired, x.reclaimed = 0, nil, 0
 	for i := range x.lanes.all { // references that mean nothing any more
 		x.lanes.all[i].last, x.lanes.all[i].gone = 0, 0

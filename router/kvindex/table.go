@@ -77,8 +77,8 @@ func (t *table) touch(mixed uint64) uint64 {
 	return p.slots[p.home(tag)]
 }
 
-// lookup returns the reference of a known block, or 0.
-func (x *Index) lookup(h uint64) uint32 {
+// search returns the reference the table has for a block, or 0.
+func (x *Index) search(h uint64) uint32 {
 	p, tag := x.table.split(x.mix(h))
 	for i := p.home(tag); ; {
 		g := (*[groupSlots]uint64)(p.slots[i:])
@@ -107,32 +107,8 @@ func (x *Index) lookup(h uint64) uint32 {
 
 // means says whether a reference is that of the block.
 func (x *Index) means(ref uint32, h uint64) bool {
-	return x.hash(x.runs.at(ref/runBlocks), int(ref%runBlocks)) == h
-}
-
-// probe returns the reference of a known block, or the slot in which it would be.
-// The part must have room.
-func (x *Index) probe(p *part, tag uint32, h uint64) (found uint32, slot int) {
-	for i := p.home(tag); ; {
-		g := (*[groupSlots]uint64)(p.slots[i:])
-		n := uint64(0)
-		for k := 0; k < groupSlots; k += 2 {
-			if uint32(g[k]>>32) == tag && x.means(uint32(g[k]), h) {
-				return uint32(g[k]), 0
-			}
-			n += used(g[k])
-			if uint32(g[k+1]>>32) == tag && x.means(uint32(g[k+1]), h) {
-				return uint32(g[k+1]), 0
-			}
-			n += used(g[k+1])
-		}
-		if n < groupSlots {
-			return 0, i + int(n)
-		}
-		if i += groupSlots; i == len(p.slots) {
-			i = 0
-		}
-	}
+	r, pos := x.runs.at(ref/runBlocks), int(ref%runBlocks)
+	return pos < r.len() && x.hash(r, pos) == h
 }
 
 // growPart makes part i larger, if the budget allows.
@@ -169,9 +145,8 @@ func (x *Index) growPart(i int) bool {
 // used is 1 for a slot in use, else 0.
 func used(w uint64) uint64 { return (w | -w) >> 63 }
 
-// drop takes the block with that reference out.
-func (x *Index) drop(h uint64, ref uint32) {
-	p, tag := x.table.split(x.mix(h))
+// drop takes an entry out.
+func (t *table) drop(p *part, tag, ref uint32) {
 	want := uint64(tag)<<32 | uint64(ref)
 	i := p.home(tag)
 	for p.slots[i] != want {
@@ -183,7 +158,7 @@ func (x *Index) drop(h uint64, ref uint32) {
 		}
 	}
 	p.n--
-	x.table.n--
+	t.n--
 	p.vacate(i)
 }
 

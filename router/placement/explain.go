@@ -145,7 +145,7 @@ func (r *Record) describe(e *Entry) string {
 		for _, t := range []struct {
 			name  string
 			value float64
-		}{{"wait", e.Terms.Wait}, {"prefill", e.Terms.Prefill}, {"load", e.Terms.Load}, {"slowdown of others", e.Terms.Slowdown}, {"answer", e.Terms.Decode}} {
+		}{{"wait", e.Terms.Wait}, {"prefill", e.Terms.Prefill}, {"load", e.Terms.Load}, {"slowdown of others", e.Terms.Slowdown}, {"answer", e.Terms.Decode}, {"lateness", e.Terms.Late}} {
 			if t.value > 0 {
 				fmt.Fprintf(&b, "%s%s %s", sep, t.name, milliseconds(t.value))
 				sep = " + "
@@ -188,8 +188,8 @@ func (r *Record) otherwise(e *Entry) string {
 		ways = append(ways, fmt.Sprintf("%d more cached %s", blocks, plural(blocks, "block")))
 	}
 	switch {
-	case r.terms && e.Terms.Wait > gap:
-		ways = append(ways, milliseconds(gap)+" less wait")
+	case r.terms && e.lessWait(gap) < e.Terms.Wait:
+		ways = append(ways, milliseconds(e.lessWait(gap))+" less wait")
 	case r.terms && e.Terms.Slowdown > gap:
 		ways = append(ways, milliseconds(gap)+" less slowdown of others")
 	case (r.Policy == LeastLoaded || r.Policy == PowerOfTwo) && e.Load > 0:
@@ -203,6 +203,21 @@ func (r *Record) otherwise(e *Entry) string {
 		return ""
 	}
 	return fmt.Sprintf("%s would have won with %s", e.name(), strings.Join(ways, " or "))
+}
+
+// lessWait is how much less wait makes up for gap; a little too much rather than too
+// little, since the record has the lateness to a few percent. +Inf is none.
+func (e *Entry) lessWait(gap float64) float64 {
+	first, late := e.Terms.first(), e.Terms.Late*0.94
+	if !(late > 0) || !(first > 0) {
+		return gap
+	}
+	// Lateness is square in the time to the first token.
+	left, square := first+late-gap, late/(first*first)
+	if left < 0 {
+		return math.Inf(1)
+	}
+	return first - (math.Sqrt(1+4*square*left)-1)/(2*square)
 }
 
 // blocks is how many more cached blocks make up for gap; a few too many rather than

@@ -128,15 +128,21 @@ type standing struct {
 }
 
 // price makes the cost of kv for a request that is computed and answered at one place
-// out of five figures of it: 1, the tokens to be computed and the pairs with what they
-// attend to, the tokens of the answer, and those times the length of the sequence. All
-// are milliseconds.
+// out of figures of it: 1, the tokens to be computed and the pairs with what they
+// attend to, the tokens of the answer, those times the length of the sequence, and all
+// tokens and pairs of the prompt. All are milliseconds.
 type price struct {
-	since                              int64   // when the first prompt that is pending was begun
-	head                               float32 // of fixed, that the passing of time takes away
-	fixed, token, pair, answer, length float32
-	room                               float32 // tokens; a request that needs more is priced by Terms
+	since                       int64      // when the first prompt that is pending was begun
+	head                        float32    // of first.fixed, that the passing of time takes away
+	first                       firstPrice // to the first token
+	idle                        idlePrice  // the same of an idle machine
+	token, pair, answer, length float32    // beyond that
+	room                        float32    // tokens; a request that needs more is priced by Terms
 }
+
+type firstPrice struct{ fixed, token, pair, answer float32 }
+
+type idlePrice struct{ fixed, token, pair float32 }
 
 const (
 	never  = math.MinInt64
@@ -187,32 +193,36 @@ func (c *Candidate) price(m *perfmodel.ClosedForm, load int, at time.Time, now i
 	if c.Prefills == 0 {
 		wait += b.mixed
 	}
+	token, pair := float32(1e3*m.PrefillSecondsPerToken), float32(1e3*m.PrefillSecondsPerPair)
 	p := price{
-		since: now - int64(at.Sub(since)), head: float32(head * 1e3), fixed: float32(wait * 1e3), room: math.MaxFloat32,
-		pair: float32(1e3 * m.PrefillSecondsPerPair * (b.delayed + 1)),
+		since: now - int64(at.Sub(since)), head: float32(head * 1e3), room: math.MaxFloat32,
+		first: firstPrice{float32(wait * 1e3), float32(1e3 * (m.PrefillSecondsPerToken + b.mixed/b.stepTokens)), pair, float32(1e3 * c.places(load) * b.step)},
+		idle:  idlePrice{float32(1e3 * m.PrefillFixedSeconds), token, pair},
+		pair:  float32(1e3 * m.PrefillSecondsPerPair * b.delayed),
 	}
-	token := m.PrefillSecondsPerToken*(b.delayed+1) + (b.mixed+b.delayed*m.PrefillFixedSeconds)/b.stepTokens
-	answer := m.DecodeFixedSeconds + b.shared/2 + (1+b.running/2)*m.DecodeSecondsPerSequence + c.places(load)*b.step
+	others := b.delayed * (m.PrefillSecondsPerToken + m.PrefillFixedSeconds/b.stepTokens)
+	answer := m.DecodeFixedSeconds + b.shared/2 + (1+b.running/2)*m.DecodeSecondsPerSequence
 	if c.KVCapacity > 0 {
 		evict := c.evict(m, b.kv)
-		token, answer = token+evict, answer+evict
+		others, answer = others+evict, answer+evict
 		p.room = float32(float64(c.KVCapacity) - b.kv)
 	}
-	p.token, p.answer = float32(1e3*token), float32(1e3*answer)
+	p.token, p.answer = float32(1e3*others), float32(1e3*answer)
 	p.length = float32(1e3 * (1 + b.running/2) * m.DecodeSecondsPerKVToken)
 	return p
 }
 
 // features are what a price is multiplied with.
-type features struct{ tokens, pairs, answer, length float32 }
+type features struct{ tokens, pairs, answer, length, size, all float32 }
 
 // of is the cost in milliseconds.
 func (p *price) of(f *features, now int64) float32 {
-	cost := p.fixed + p.token*f.tokens + p.pair*f.pairs + p.answer*f.answer + p.length*f.length
+	first := p.first.fixed + p.first.token*f.tokens + p.first.pair*f.pairs + p.first.answer*f.answer
 	if p.head > 0 {
 		if done := float32(now-p.since) * 1e-6; done > 0 {
-			cost -= min(done, p.head)
+			first -= min(done, p.head)
 		}
 	}
-	return cost
+	idle := max(p.idle.fixed+p.idle.token*f.size+p.idle.pair*f.all, leastIdleSeconds*1e3)
+	return first + first*first/idle + p.token*f.tokens + p.pair*f.pairs + p.answer*f.answer + p.length*f.length
 }

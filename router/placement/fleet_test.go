@@ -100,7 +100,7 @@ func TestCostIsTerms(t *testing.T) {
 				continue
 			}
 			terms := d.Terms(k)
-			want := terms.Wait + terms.Prefill + terms.Load + terms.Slowdown + terms.Decode + terms.Evict
+			want := terms.Wait + terms.Prefill + terms.Load + terms.Slowdown + terms.Decode + terms.Evict + terms.Late
 			if got := float64(d.Scores[k].Cost); math.Abs(got-want) > 1e-4*want+1e-4 {
 				t.Fatalf("got %v, want %v: %+v of %+v for %+v", got, want, terms, cs[k], q)
 			}

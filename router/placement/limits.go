@@ -37,6 +37,8 @@ const (
 	// model is believed.
 	enoughSamples = 24
 
+	// leastIdleSeconds is the least that a first token is taken to take on an idle machine.
+	leastIdleSeconds = 1e-4
 	// maxRequests, maxTokens and maxBlocks bound what a report, a request or an
 	// overlap may count; more is taken for that.
 	maxRequests = 1 << 20

@@ -342,3 +342,27 @@ func TestBookings(t *testing.T) {
 		t.Errorf("all is released, and left is %+v", c)
 	}
 }
+
+// TestLate: a short prompt does not wait for seconds where its prefix is, behind a long
+// one, to spare those that run elsewhere; one that waits no longer than it takes itself
+// does.
+func TestLate(t *testing.T) {
+	for _, tt := range []struct {
+		pending, want int
+	}{
+		{0, 0}, {500, 0}, {2000, 0}, {50000, 1}, {80000, 1},
+	} {
+		var cs []placement.Candidate
+		for id := range 2 {
+			cs = append(cs, placement.Candidate{Key: placement.Key{ID: dynamo.WorkerID(id + 1), Epoch: 1}, State: placement.Up, MaxRunning: 256, StepTokens: 8192, Booked: 25, KVTokens: 80000})
+		}
+		if n := tt.pending; n > 0 {
+			cs[0].Book(&placement.Booking{Tokens: n + 100, Prompt: n, New: n}, begin)
+		}
+		q := placement.Request{ID: "r", Seed: 1, Now: begin, Tokens: 14000, BlockSize: 64, Overlaps: []placement.Overlap{{Candidate: 0, Blocks: [4]uint32{212, 212, 212, 212}}}}
+		d := placement.Decide(placement.DefaultParams(placement.KV), q, cs, nil)
+		if d.Winner != tt.want {
+			t.Errorf("with %d tokens pending %d wins, want %d: %+v or %+v", tt.pending, d.Winner, tt.want, d.Terms(0), d.Terms(1))
+		}
+	}
+}

@@ -29,12 +29,12 @@ import (
 //	20  4  milliseconds waited      12  4  key that tells equal costs apart
 //	24  8  nanoseconds since 1970   16  2  rank    18  1  flags    19  1  age of its report
 //	                                20  2  blocks held on the device   22  2  in slower tiers
-//	                                24  8  five terms of 12 bits, or load and booked tokens
+//	                                24  8  five terms of 12 bits and 8, or load and booked tokens
 //
 // Ages and terms are short floats, see short. Counts that do not
 // fit are the largest that do.
 const (
-	recordVersion = 1
+	recordVersion = 2
 	headerBytes   = 64
 	entryBytes    = 32
 	// MaxRecordBytes is the size of the largest record.
@@ -143,7 +143,7 @@ func (d *Decision) appendEntry(dst []byte, i int) []byte {
 	}
 	if d.inMilliseconds() {
 		t := d.Terms(i)
-		le.PutUint64(e[24:], encodeTerms([5]float64{t.Wait, t.Prefill, t.Load, t.Slowdown, d.perBlock(i, &t)}))
+		le.PutUint64(e[24:], encodeTerms([6]float64{t.Wait, t.Prefill, t.Slowdown, d.perBlock(i, &t), t.Load, t.Late}))
 		return append(dst, e[:]...)
 	}
 	le.PutUint32(e[24:], uint32(s.Load))
@@ -158,27 +158,63 @@ func flag(set bool, bit byte) byte {
 	return 0
 }
 
-// perBlock is by how much the cost falls if the candidate held one block more on the
-// device, which it does not hold elsewhere.
+// perBlock is by how much the cost falls with each block more that the candidate holds on
+// the device and not elsewhere, on average over as many as make up for what it costs more
+// than the winner: lateness, which is square, makes the first of them save most.
 func (d *Decision) perBlock(i int, t *Terms) float64 {
-	r, c, held := &d.Request, &d.Candidates[i], d.held(i)
+	r, held := &d.Request, d.held(i)
 	left := r.size() - held[0]
-	more := min(r.BlockSize, left-1)
-	if more <= 0 {
+	block := min(r.BlockSize, left-1)
+	if block <= 0 {
 		return 0
 	}
-	if d.rows != nil && d.priced() && held[1]|held[2]|held[3] == 0 {
-		p := &d.rows[i].price
-		return float64(p.token)*float64(more) + float64(p.pair)*(pairs(left, held[0])-pairs(left-more, held[0]+more))
+	gap, blocks := 0.0, 1
+	if d.Winner != None {
+		gap = float64(d.Scores[i].Cost) - float64(d.Scores[d.Winner].Cost)
 	}
+	if gap > 0 {
+		blocks = (left - 1) / block
+	}
+	if d.rows == nil || !d.priced() || held[1]|held[2]|held[3] != 0 {
+		return d.perBlockOfTerms(i, t, gap, block, blocks)
+	}
+	p, f := &d.rows[i].price, d.features()
+	before := d.Scores[i].Cost
+	if len(d.Request.Preferred) > 0 { // which lowers it
+		f.tokens, f.pairs = float32(left), float32(pairs(left, held[0]))
+		before = p.of(&f, d.now)
+	}
+	// Without lateness each saves this at least: so few blocks are enough.
+	least := (float64(p.first.token+p.token) + float64(p.first.pair+p.pair)*(float64(held[0])+float64(block)/2)) * float64(block)
+	if gap < least*float64(blocks-1) {
+		blocks = int(gap/least) + 1
+	}
+	more := blocks * block
+	f.tokens, f.pairs = float32(left-more), float32(pairs(left-more, held[0]+more))
+	return float64(max(before-p.of(&f, d.now), 0)) / float64(blocks)
+}
+
+// perBlockOfTerms is that of a candidate that is priced by Terms and lacks so many blocks.
+func (d *Decision) perBlockOfTerms(i int, t *Terms, gap float64, block, blocks int) float64 {
+	c, held := &d.Candidates[i], d.held(i)
 	m := d.Params.model(c)
-	b := c.batch(m, int(d.Scores[i].Load), r.Now)
-	held[0] += more
-	then := d.termsOf(i, m, &b, held)
-	if d.Params.Policy == Sticky {
-		return max(t.first()-then.first(), 0)
+	b := c.batch(m, int(d.Scores[i].Load), d.Request.Now)
+	each := 0.0
+	for range 3 {
+		more := held
+		more[0] += blocks * block
+		then := d.termsOf(i, m, &b, more)
+		saved := t.total() - then.total()
+		if d.Params.Policy == Sticky {
+			saved = t.first() - then.first()
+		}
+		each = max(saved, 0) / float64(blocks)
+		if !(gap < each*float64(blocks-1)) {
+			break
+		}
+		blocks = int(gap/each) + 1
 	}
-	return max(t.total()-then.total(), 0)
+	return each
 }
 
 // Record is what a decision's record says.
@@ -223,7 +259,8 @@ type Entry struct {
 	ReportAge time.Duration
 	// Terms are those of its cost, to 0.4 %, Decode with Evict in it.
 	Terms Terms
-	// PerBlock is by how much the cost falls with one block more.
+	// PerBlock is by how much the cost falls with each block more, on average over as many
+	// as would make it the winner.
 	PerBlock float64
 	// Load is the requests it held, where there are no Terms.
 	Load int
@@ -284,7 +321,7 @@ func (r *Record) parseEntry(b []byte) (Entry, error) {
 	}
 	if r.terms {
 		t := decodeTerms(le.Uint64(b[24:]))
-		e.Terms, e.PerBlock = Terms{Wait: t[0], Prefill: t[1], Load: t[2], Slowdown: t[3]}, t[4]
+		e.Terms, e.PerBlock = Terms{Wait: t[0], Prefill: t[1], Slowdown: t[2], Load: t[4], Late: t[5]}, t[3]
 		if r.Policy == KV && b[18]&flagPreferred == 0 {
 			e.Terms.Decode = max(e.Cost-e.Terms.total(), 0)
 		}
@@ -347,16 +384,23 @@ func long(n uint64, mantissa int) float64 {
 	return float64(math.Float32frombits(uint32(n+(127-termFloor)<<mantissa) << (23 - mantissa)))
 }
 
-func encodeTerms(terms [5]float64) (bits uint64) {
-	for i, v := range terms {
+// encodeTerms packs four terms of 12 bits and two of 8, which are a few percent coarse.
+func encodeTerms(terms [6]float64) (bits uint64) {
+	for i, v := range terms[:4] {
 		bits |= short(float32(v), termMantissa) << (i * termBits)
+	}
+	for i, v := range terms[4:] {
+		bits |= short(float32(v), ageMantissa) << (4*termBits + i*8)
 	}
 	return bits
 }
 
-func decodeTerms(bits uint64) (terms [5]float64) {
-	for i := range terms {
+func decodeTerms(bits uint64) (terms [6]float64) {
+	for i := range terms[:4] {
 		terms[i] = long(bits>>(i*termBits)&(1<<termBits-1), termMantissa)
+	}
+	for i := range terms[4:] {
+		terms[4+i] = long(bits>>(4*termBits+i*8)&0xff, ageMantissa)
 	}
 	return terms
 }

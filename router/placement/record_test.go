@@ -142,12 +142,15 @@ func TestRecordTerms(t *testing.T) {
 		}
 		for k, at := range d.Order() {
 			got, want := r.Best[k].Terms, d.Terms(at)
-			for _, v := range [][2]float64{{got.Wait, want.Wait}, {got.Prefill, want.Prefill}, {got.Load, want.Load}, {got.Slowdown, want.Slowdown}} {
-				if math.Abs(v[0]-v[1]) > 0.0041*v[1]+0.017 {
+			for _, v := range [][3]float64{
+				{got.Wait, want.Wait, 0.0041}, {got.Prefill, want.Prefill, 0.0041}, {got.Slowdown, want.Slowdown, 0.0041}, {got.Load, want.Load, 0.064}, {got.Late, want.Late, 0.064},
+			} {
+				if math.Abs(v[0]-v[1]) > v[2]*v[1]+0.017 {
 					t.Fatalf("got %+v, want %+v", got, want)
 				}
 			}
-			if got, want := got.Wait+got.Prefill+got.Load+got.Slowdown+got.Decode, float64(d.Scores[at].Cost); math.Abs(got-want) > 0.0041*want+0.1 {
+			late := want.Late
+			if got, want := got.Wait+got.Prefill+got.Load+got.Slowdown+got.Decode+got.Late, float64(d.Scores[at].Cost); math.Abs(got-want) > 0.0041*want+0.064*late+0.1 {
 				t.Fatalf("the terms add up to %v, the cost is %v", got, want)
 			}
 		}

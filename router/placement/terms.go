@@ -25,10 +25,18 @@ type Terms struct {
 	// Evict is what computing that again costs which has to be given up for it, by
 	// the likelihood that it is wanted again.
 	Evict float64
+	// Late is what a late first token costs beyond the time itself: the time to it
+	// squared, over what it takes on an idle machine that holds nothing. A wait that is
+	// short beside what the prompt takes of itself costs little more than its time, and one
+	// of twice that thrice. Without it a sum of times would let one short prompt wait for
+	// seconds to spare each of thirty answers a tenth of one.
+	Late float64
 }
 
 // total is the cost of the policy kv.
-func (t Terms) total() float64 { return t.Wait + t.Prefill + t.Load + t.Slowdown + t.Decode + t.Evict }
+func (t Terms) total() float64 {
+	return t.Wait + t.Prefill + t.Load + t.Slowdown + t.Decode + t.Evict + t.Late
+}
 
 // first is the time to the first token.
 func (t Terms) first() float64 { return t.Wait + t.Prefill + t.Load }
@@ -109,7 +117,8 @@ func (d *Decision) need() float32 { return float32(d.Request.size() + d.Request.
 func (d *Decision) features() features {
 	size, output := d.Request.size(), d.Request.output()
 	length := float32(output) * (float32(size) + float32(output)/2)
-	return features{float32(size), float32(pairs(size, 0)), float32(output), length}
+	all := float32(pairs(size, 0))
+	return features{float32(size), all, float32(output), length, float32(size), all}
 }
 
 // charge costs a candidate by its price, or where that does not say by Terms.
@@ -154,9 +163,11 @@ type batch struct {
 	step                    float64 // a whole step of theirs
 	mixed                   float64 // what a step that computes prompts takes beside them
 	// delayed is how many requests a prompt delays by the time that it is computed:
-	// those that run, whoever comes meanwhile and, where prompts are pending, those that
-	// come until the queue is empty: as many as wait, and half as many again while those
-	// are computed, and so on.
+	// those that run, and thrice whoever comes meanwhile and, where prompts are pending,
+	// those that come until the queue is empty: as many as wait, and half as many again
+	// while those are computed, and so on. Thrice because it is their first tokens that
+	// are late: with Late, the cost of a time T is T+T²/idle, and near T = idle it grows
+	// three times as fast as T.
 	delayed float64
 }
 
@@ -166,7 +177,7 @@ func (c *Candidate) batch(m *perfmodel.ClosedForm, load int, at time.Time) batch
 		slots = load
 	}
 	b := batch{running: float64(clamp(load-c.Prefills, 0, slots)), stepTokens: float64(c.StepTokens), mixed: m.PrefillFixedSeconds}
-	b.delayed = b.running + 1 + 2*float64(clamp(c.Prefills, 0, maxRequests))
+	b.delayed = b.running + 3*(1+2*float64(clamp(c.Prefills, 0, maxRequests)))
 	if c.StepTokens <= 0 {
 		b.stepTokens = assumedStepTokens
 	}
@@ -243,7 +254,16 @@ func (d *Decision) termsOf(i int, m *perfmodel.ClosedForm, b *batch, held [4]int
 		}
 		t.Evict = need * c.evict(m, b.kv)
 	}
-	return Terms{t.Wait * 1e3, t.Prefill * 1e3, t.Load * 1e3, t.Slowdown * 1e3, t.Decode * 1e3, t.Evict * 1e3}
+	if first := t.first(); size > 0 {
+		t.Late = first * first / idle(m, float64(size), pairs(size, 0))
+	}
+	return Terms{t.Wait * 1e3, t.Prefill * 1e3, t.Load * 1e3, t.Slowdown * 1e3, t.Decode * 1e3, t.Evict * 1e3, t.Late * 1e3}
+}
+
+// idle is the time to the first token, in seconds, where nothing runs and nothing is
+// held.
+func idle(m *perfmodel.ClosedForm, size, pairs float64) float64 {
+	return max(m.PrefillFixedSeconds+m.PrefillSecondsPerToken*size+m.PrefillSecondsPerPair*pairs, leastIdleSeconds)
 }
 
 // loaded decides what is computed though it lies in a slower tier: what is faster
