@@ -3,8 +3,9 @@
 // Engine. Package node makes one for each model and tells it what discovery, the
 // connections and the workers' reports say; package placement decides.
 //
-// It owns the set of workers, the bookings, the queue of requests that no worker
-// can take at the moment, and the records of the last decisions.
+// It owns the set of workers, the bookings, the index of what they hold, what it has
+// learned of their speed, the queue of requests that no worker can take at the moment,
+// and the records of the last decisions.
 //
 // Laws:
 //   - A booking begins before the worker is asked and ends once, after its sequence
@@ -23,6 +24,9 @@
 //   - Why a worker failed is for those who run it: the log and WorkerStats. A client is
 //     told since when nobody answers.
 //
-// Locks: Router.mu is the only one; nothing is called while it is held but
-// placement, which is pure.
+// Who holds what (prefixes) is looked up without a lock, beside whoever writes.
+//
+// Locks: a Reservation's before Router.mu, and Router.mu before that of prefixes, which
+// is held while events are applied. Nothing else is called while one is held but
+// placement and kvindex, which are pure.
 package router
