@@ -30,6 +30,7 @@ type prefixes struct {
 		sync.Mutex
 		caches map[placement.Key]*cache
 		told   indexCounts // as the metrics have them
+		words  []func()    // for the log, once the lock is free
 	}
 	expired atomic.Int64 // when expectations were last looked through, by Unix time in ns
 }
@@ -90,6 +91,21 @@ func newPrefixes(c kvindex.Config, m *Metrics, log *slog.Logger) *prefixes {
 	p.all.Store(&[]*sized{})
 	p.mu.caches = map[placement.Key]*cache{}
 	return p
+}
+
+// warnLocked tells the log once the lock is free.
+func (p *prefixes) warnLocked(message string, args ...any) {
+	p.mu.words = append(p.mu.words, func() { p.log.Warn(message, args...) })
+}
+
+// unlock frees the lock and says what there is to say.
+func (p *prefixes) unlock() {
+	words := p.mu.words
+	p.mu.words = nil
+	p.mu.Unlock()
+	for _, say := range words {
+		say()
+	}
 }
 
 // add makes room for a worker; with guess, decisions are to say what it holds.
@@ -197,7 +213,7 @@ func (p *prefixes) apply(k placement.Key, d event.Delivery) error {
 		}
 	}
 	p.mu.Lock()
-	defer p.mu.Unlock()
+	defer p.unlock()
 	if p.mu.caches[k] != c {
 		return nil
 	}
@@ -224,7 +240,7 @@ func (p *prefixes) apply(k placement.Key, d event.Delivery) error {
 	}
 	c.heard = c.heard || len(c.batch.Events) > 0
 	if c.flood.take(c.batchBlocks(), now) {
-		p.log.Warn("a worker floods the router with KV events; it is passed over for a while, and what it holds is guessed", obs.KeyWorker, c.m.ID, obs.KeyDuration, isolateFor)
+		p.warnLocked("a worker floods the router with KV events; it is passed over for a while, and what it holds is guessed", obs.KeyWorker, c.m.ID, obs.KeyDuration, isolateFor)
 		if p.metrics != nil {
 			p.metrics.floods.Inc()
 		}
@@ -331,7 +347,7 @@ func (p *prefixes) expire(now time.Time) {
 		return
 	}
 	p.mu.Lock()
-	defer p.mu.Unlock()
+	defer p.unlock()
 	for _, z := range *p.all.Load() {
 		z.index.Expire(now)
 		z.index.Sweep(sweepRuns) // what is left of workers that have gone
@@ -357,7 +373,7 @@ func (p *prefixes) tellLocked() {
 		mm.indexEvictions.Add(float64(now.evicted - was.evicted))
 	}
 	if was.evicted == 0 && now.evicted > 0 {
-		p.log.Warn("the prefix index is full and gives up blocks; hits will be missed, raise --router-index-bytes", "limit_bytes", p.config.MaxBytes)
+		p.warnLocked("the prefix index is full and gives up blocks; hits will be missed, raise --router-index-bytes", "limit_bytes", p.config.MaxBytes)
 	}
 }
 

@@ -145,7 +145,7 @@ const (
 // difference is taken for what cannot be helped.
 func (p *prefixes) compare(c *cache, last bool) comparison {
 	p.mu.Lock()
-	defer p.mu.Unlock()
+	defer p.unlock()
 	if c.state == cacheApproximate {
 		return digestUnknown // its events are passed over
 	}
@@ -159,7 +159,7 @@ func (p *prefixes) compare(c *cache, last bool) comparison {
 		return digestEqual
 	case last:
 		s.at.index.SetState(s.id, kvindex.Approximate)
-		p.log.Warn("the index differs from a worker's KV cache even though it was begun anew; what it says of the worker is not exact", obs.KeyWorker, c.m.ID)
+		p.warnLocked("the index differs from a worker's KV cache even though it was begun anew; what it says of the worker is not exact", obs.KeyWorker, c.m.ID)
 		return digestUnknown
 	}
 	c.state = cacheRepairing
