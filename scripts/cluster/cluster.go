@@ -124,7 +124,8 @@ func (c *cluster) clusterFlags() []string {
 func (c *cluster) startFrontend() (*frontend, error) {
 	name := "frontend-" + strconv.Itoa(len(c.frontends)+1)
 	addr := filepath.Join(c.dir, name+".addr")
-	args := append([]string{"frontend", "--http-port=0", "--addr-file=" + addr}, c.clusterFlags()...)
+	// In turn, so that every worker has requests when it is killed.
+	args := append([]string{"frontend", "--http-port=0", "--router-mode=round-robin", "--addr-file=" + addr}, c.clusterFlags()...)
 	p, err := spawn(c.dir, name, c.o.bin, append(args, c.frontend...)...)
 	if err != nil {
 		return nil, err

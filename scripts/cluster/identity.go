@@ -210,7 +210,7 @@ func serveWorkers(ctx context.Context, t *trial) error {
 		return err
 	}
 	addr := filepath.Join(t.dir, "serve.addr")
-	p, err := spawn(t.dir, "serve", t.o.bin, "serve", model, "--engine=echo", "--echo-itl="+itl.String(), "--num-workers=3", "--http-port=0",
+	p, err := spawn(t.dir, "serve", t.o.bin, "serve", model, "--engine=echo", "--echo-itl="+itl.String(), "--num-workers=3", "--router-mode=round-robin", "--http-port=0",
 		"--addr-file="+addr, "--state-dir="+filepath.Join(t.dir, "state"))
 	if err != nil {
 		return err
