@@ -211,7 +211,7 @@ func (t *attemptRecord) table(cells int) []string {
 // The known tiers and terms in the order in which they are shown.
 var (
 	tierOrder = []string{"device", "host", "disk", "remote"}
-	termOrder = []string{"wait_ms", "prefill_ms", "load_ms", "slowdown_ms", "evict_ms"}
+	termOrder = []string{"wait_ms", "prefill_ms", "load_ms", "slowdown_ms", "decode_ms", "evict_ms", "late_ms"}
 )
 
 // ordered returns the keys of all: the known ones first, then others by name, at

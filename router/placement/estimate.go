@@ -16,7 +16,6 @@ type Estimator struct {
 	// prompts are those of the last step that computed any.
 	prompts Sample
 	chunk   [1]perfmodel.Chunk
-	answer  float64 // tokens of an answer, as of late
 }
 
 // NewEstimator returns an Estimator that believes prior, as of a worker of the same
@@ -96,19 +95,6 @@ func (e *Estimator) observe(s *Sample) {
 	}
 	_ = e.online.Observe(&b, s.Took.Seconds()/steps) // it refuses what is no step and no duration
 }
-
-// Answered takes in how long an answer was.
-func (e *Estimator) Answered(tokens int) {
-	n := float64(clamp(tokens, 0, maxTokens))
-	if e.answer == 0 {
-		e.answer = n
-		return
-	}
-	e.answer += (n - e.answer) / 64
-}
-
-// Expected is how many tokens answers have had lately; 0 is unknown.
-func (e *Estimator) Expected() int { return int(math.Round(e.answer)) }
 
 // Known reports whether the model is more than the prior: it has seen enough.
 func (e *Estimator) Known() bool { return e.online.Count() >= enoughSamples }
