@@ -72,8 +72,14 @@ func (f *faulty) breakWrites() {
 }
 
 // TestWriteFails: what had arrived when a write fails is delivered, and what is
-// still open fails soon after, once Changed was told.
+// still open fails soon after, once Changed was told; so does what is opened
+// before the failure is known, or after.
 func TestWriteFails(t *testing.T) {
+	t.Run("opened before", func(t *testing.T) { writeFails(t, func() {}) })
+	t.Run("opened after", func(t *testing.T) { writeFails(t, synctest.Wait) })
+}
+
+func writeFails(t *testing.T, wait func()) {
 	bubble(t, func(t *testing.T) {
 		var nc *faulty
 		p := connect(t, map[string]rpc.Endpoint{"count": {Serve: count(300)}, "hold": {Serve: hold}}, options{client: func(c *rpc.Config) {
@@ -90,15 +96,17 @@ func TestWriteFails(t *testing.T) {
 		synctest.Wait()                                            // the answer and its end have arrived, and are not read
 		nc.breakWrites()
 		began := time.Now()
+		time.AfterFunc(100*time.Millisecond, release)
 		other.Cancel(nil) // a write that fails
-		late := open(t, p.peer, "hold", "")
-		time.Sleep(100 * time.Millisecond)
-		release()
+		wait()
+		late, lateErr := p.peer.Open(t.Context(), rpc.Call{Method: "hold"})
 		if got, err := all(s); len(got) != 300 || !errors.Is(err, io.EOF) {
 			t.Errorf("%d messages of 300, %v", len(got), err)
 		}
-		_, err := late.Recv()
-		wantCode(t, err, dynamo.KindUnavailable, lost)
+		if lateErr == nil {
+			_, lateErr = late.Recv()
+		}
+		wantCode(t, lateErr, dynamo.KindUnavailable, lost)
 		if got := p.changes(); len(got) < 2 || !strings.HasPrefix(got[1], "false") || !strings.Contains(got[1], "broken pipe") {
 			t.Errorf("Changed was told %q before a stream failed", got)
 		}
