@@ -31,7 +31,7 @@ func TestScripts(t *testing.T) {
 	hub := fakeHub(t)
 	testscript.Run(t, testscript.Params{
 		Dir:      "testdata/script",
-		Deadline: time.Now().Add(3 * time.Minute),
+		Deadline: time.Now().Add(8 * time.Minute),
 		Setup: func(e *testscript.Env) error {
 			for name, dir := range map[string]string{"XDG_CONFIG_HOME": "xdg/config", "XDG_STATE_HOME": "xdg/state", "XDG_CACHE_HOME": "xdg/cache", "XDG_RUNTIME_DIR": "run"} {
 				e.Setenv(name, filepath.Join(e.WorkDir, dir))
@@ -51,13 +51,13 @@ func waitFile(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: waitfile FILE")
 	}
-	for range 600 {
+	for range 2400 {
 		if info, err := os.Stat(ts.MkAbs(args[0])); err == nil && info.Size() > 0 {
 			return
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
-	ts.Fatalf("%s was not written within half a minute", args[0])
+	ts.Fatalf("%s was not written within two minutes", args[0])
 }
 
 // request ADDRFILE METHOD PATH [BODYFILE [HEADER: VALUE]] asks a server and
@@ -107,7 +107,7 @@ func eventually(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	url := "http://" + strings.TrimSpace(ts.ReadFile(args[0])) + args[2]
 	var last string
-	for range 400 {
+	for range 2400 {
 		req, err := http.NewRequest(args[1], url, nil)
 		ts.Check(err)
 		if resp, err := http.DefaultClient.Do(req); err != nil {
@@ -168,7 +168,7 @@ func closed(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: closed ADDRFILE")
 	}
 	addr := strings.TrimSpace(ts.ReadFile(args[0]))
-	for range 600 {
+	for range 2400 {
 		c, err := net.Dial("tcp", addr)
 		if err != nil {
 			return

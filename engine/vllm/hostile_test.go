@@ -368,7 +368,7 @@ func TestTLS(t *testing.T) {
 	if _, err := enginetest.Collect(t.Context(), open(t, c), &dynamo.Request{Tokens: small(8), MaxTokens: 5}); err != nil {
 		t.Error(err)
 	}
-	c.TLS, c.ReadyTimeout = nil, 300*time.Millisecond
+	c.TLS, c.ReadyTimeout = nil, 3*time.Second
 	e, err := vllm.New(c)
 	if err != nil {
 		t.Fatal(err)
