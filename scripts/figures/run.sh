@@ -6,7 +6,8 @@
 #   scripts/figures/run.sh [PART…]     default: all
 # binary tokenizer chat engine serve frontend proxy cluster instep: see each below.
 # scenarios: the frontend before mock workers against the reference's before its own
-#   (ROUNDS, default 3; less than two minutes a round).
+#   (ROUNDS, default 3; less than two minutes a round; ROUTER_MODE=kv routes by
+#   prefixes on both sides, round-robin is the default).
 # bench: what the load generator costs, how exact it is, and 1,000 mock workers.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -22,6 +23,7 @@ stop() {
 }
 trap 'stop; rm -rf "$work"' EXIT
 
+mode=${ROUTER_MODE:-round-robin}
 parts=("$@")
 [ $# -gt 0 ] || parts=(binary tokenizer chat engine serve frontend proxy cluster instep scenarios bench)
 echo "machine: $(nproc) x $(awk -F': ' '/model name/{print $2; exit}' /proc/cpuinfo), $(date -u +%F), commit $(git rev-parse --short HEAD 2>/dev/null || echo none)"
@@ -137,7 +139,7 @@ peer_up() {
   back=$!
   started+=("$back")
   sleep 4
-  peer_exec taskset -c 0 "$python" -m dynamo.frontend --http-host 127.0.0.1 --http-port "$1" --router-mode round-robin >"$work/frontend.log" 2>&1 &
+  peer_exec taskset -c 0 "$python" -m dynamo.frontend --http-host 127.0.0.1 --http-port "$1" --router-mode "$mode" >"$work/frontend.log" 2>&1 &
   front=$!
   started+=("$front")
   for _ in $(seq 300); do curl -fsS "http://127.0.0.1:$1/v1/models" 2>/dev/null | grep -q smol && return; sleep 0.1; done
@@ -151,7 +153,7 @@ own_up() {
   DYN_RUN_DIR=$work/run-own taskset -c 1 "$dynamo" mocker --model-path "$gguf" --model-name smol --speedup-ratio "$2" --num-workers 2 --log error >"$work/own-mocker.log" 2>&1 &
   back=$!
   started+=("$back")
-  DYN_RUN_DIR=$work/run-own taskset -c 0 "$dynamo" frontend --http-port "$1" --router-mode round-robin --log "$3" >"$work/own-frontend.log" 2>&1 &
+  DYN_RUN_DIR=$work/run-own taskset -c 0 "$dynamo" frontend --http-port "$1" --router-mode "$mode" --log "$3" >"$work/own-frontend.log" 2>&1 &
   front=$!
   started+=("$front")
   for _ in $(seq 300); do
@@ -305,7 +307,7 @@ scenarios() {
 
 part_scenarios() {
   local gguf python front back round paced=("${short[@]}" -c 32 -d 5s --warmup-requests 64)
-  echo "== a frontend on cpu 0, two mock workers and the client on cpu 1, round-robin, ${ROUNDS:-3} rounds in turn"
+  echo "== a frontend on cpu 0, two mock workers and the client on cpu 1, $mode, ${ROUNDS:-3} rounds in turn"
   echo "   (the reference writes a log line a request at any level; ours writes two here, --log error,frontend=debug)"
   gguf=$(model)
   python=$(peer_dynamo)
