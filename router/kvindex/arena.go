@@ -1,6 +1,9 @@
 package kvindex
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+	"unsafe"
+)
 
 // Memory of the index is made of chunks without pointers, which the garbage
 // collector does not scan, and is named by 32-bit references. Chunks do not move,
@@ -34,16 +37,28 @@ func (b *budget) take(n int64) bool {
 }
 
 // arena holds units of one type. Unit 0 is never handed out: 0 names none.
-type arena[T segment | run] struct {
+type arena[T segment | run | page] struct {
 	chunks []atomic.Pointer[[chunkUnits]T] // as many as the budget can fill
-	next   uint32                          // the first unit never used
+	_      apart
+	next   uint32 // the first unit never used
 	free   []uint32
 	live   int // units handed out and not freed
+	_      apart
 }
 
-func newArena[T segment | run](maxBytes int64) arena[T] {
-	return arena[T]{chunks: make([]atomic.Pointer[[chunkUnits]T], maxBytes/chunkBytes+1), next: 1}
+// apart lies between what lookups read and what every write changes: a cache line that
+// both use would go from core to core each time.
+type apart [64]byte
+
+func newArena[T segment | run | page](maxBytes int64) arena[T] {
+	a := arena[T]{next: 1}
+	a.chunks = make([]atomic.Pointer[[chunkUnits]T], maxBytes/a.bytes()+1)
+	return a
 }
+
+// bytes is the memory of a chunk, with the list of free units, which will hold each of
+// them in the end, and what else there is of each.
+func (a *arena[T]) bytes() int64 { return chunkUnits * (int64(unsafe.Sizeof(*new(T))) + 5) }
 
 // at returns the unit i.
 func (a *arena[T]) at(i uint32) *T {
@@ -63,8 +78,7 @@ func (a *arena[T]) alloc(b *budget) uint32 {
 		return 0
 	}
 	if a.chunks[c].Load() == nil {
-		// The list of free units will hold each of the chunk's in the end.
-		if !b.take(chunkBytes + chunkUnits*4) {
+		if !b.take(a.bytes()) {
 			return 0
 		}
 		a.chunks[c].Store(new([chunkUnits]T))
@@ -80,6 +94,19 @@ func (a *arena[T]) room() int {
 	return len(a.free) + int(-a.next%chunkUnits)
 }
 
+// reserve makes sure of room for n more units.
+func (a *arena[T]) reserve(b *budget, n int) bool {
+	for c, last := a.next>>unitShift, (a.next+uint32(max(n-len(a.free), 0)))>>unitShift; c <= last; c++ {
+		if int(c) >= len(a.chunks) || a.chunks[c].Load() == nil && !b.take(a.bytes()) {
+			return false
+		}
+		if a.chunks[c].Load() == nil {
+			a.chunks[c].Store(new([chunkUnits]T))
+		}
+	}
+	return true
+}
+
 func (a *arena[T]) release(i uint32) {
 	a.free = append(a.free, i)
 	a.live--
@@ -92,18 +119,20 @@ func (a *arena[T]) reset(b *budget) {
 			break
 		}
 		a.chunks[i].Store(nil)
-		b.bytes -= chunkBytes + chunkUnits*4
+		b.bytes -= a.bytes()
 	}
-	a.next, a.free = 1, nil
+	a.next, a.free, a.live = 1, nil, 0
 }
 
 // words holds arrays of 2^k words, minClass ≤ k ≤ maxClass, which lie at multiples
 // of their size. Reference 0 is none.
 type words struct {
 	chunks []atomic.Pointer[[chunkWords]atomic.Uint64]
+	_      apart
 	next   uint32
 	free   [maxClass + 1][]uint32
 	live   int // words handed out
+	_      apart
 }
 
 const (

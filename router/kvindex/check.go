@@ -7,9 +7,14 @@ import (
 
 // Check verifies what must hold inside an index, for tests: it looks at everything.
 func (x *Index) Check() error {
-	x.index()
-	x.unindex()
-	blocks, runs, held := 0, 0, make([]int64, len(x.lanes.all))
+	x.tell()
+	for i := range x.table.parts {
+		for k := range x.table.parts[i].lists {
+			x.findConflicts(&x.table.parts[i], k)
+		}
+	}
+	x.giveUpConflicts()
+	blocks, runs, words, held := 0, 0, 0, make([]int64, len(x.lanes.all))
 	for id := uint32(1); id < x.runs.next; id++ {
 		r := x.runs.at(id)
 		n := r.len()
@@ -17,6 +22,7 @@ func (x *Index) Check() error {
 			continue
 		}
 		runs++
+		words += int(r.indexed)
 		blocks += n
 		hold := uint32(0)
 		seen := map[uint32]bool{}
@@ -46,8 +52,8 @@ func (x *Index) Check() error {
 			}
 		}
 	}
-	if blocks != x.blocks || blocks != x.table.n || runs != x.heads.n {
-		return fmt.Errorf("%d blocks in %d runs; the tables have %d and %d", blocks, runs, x.table.n, x.heads.n)
+	if blocks != x.blocks || runs != x.heads.n || words != x.table.n-x.table.dead {
+		return fmt.Errorf("%d blocks in %d runs and %d words of them; counted are %d, %d and %d", blocks, runs, words, x.blocks, x.heads.n, x.table.n-x.table.dead)
 	}
 	all := int64(0)
 	for l := range x.lanes.all {

@@ -41,38 +41,6 @@ func (x *Index) Digest(s Source, t dynamo.Tier) Digest {
 	return Digest{l.blocks, l.digest}
 }
 
-// Ranges divides the hashes from first to last into len(dst) ranges of equal size
-// (the last one has what is left over) and sets dst to the digests of the blocks in
-// each that the source holds in the tier. Two who compare them find in which ranges
-// they differ, and ask for parts of those.
-func (x *Index) Ranges(s Source, t dynamo.Tier, first, last dynamo.BlockHash, dst []Digest) {
-	clear(dst)
-	if last < first || len(dst) == 0 {
-		return
-	}
-	width := RangeWidth(first, last, len(dst))
-	x.each(s, t, func(h uint64) {
-		if h >= uint64(first) && h <= uint64(last) {
-			i := min((h-uint64(first))/width, uint64(len(dst)-1))
-			dst[i].Note(dynamo.BlockHash(h))
-		}
-	})
-}
-
-// RangeWidth is the number of hashes in each of n ranges from first to last but the
-// last one.
-func RangeWidth(first, last dynamo.BlockHash, n int) uint64 {
-	span := uint64(last - first)
-	if n <= 1 {
-		return max(span, 1)
-	}
-	w := span / uint64(n)
-	if span%uint64(n) == uint64(n-1) { // (span+1)/n without overflow
-		w++
-	}
-	return max(w, 1)
-}
-
 // List appends the hashes from first to last of the blocks that a source holds in
 // a tier, in no order.
 func (x *Index) List(s Source, t dynamo.Tier, first, last dynamo.BlockHash, dst []dynamo.BlockHash) []dynamo.BlockHash {

@@ -14,10 +14,13 @@
 // again is a bit that goes and comes.
 //
 // Only the writer needs to find any block by its hash, to remove it or to continue
-// behind it. Its table holds eight bytes a slot and no hashes, and no lookup reads it.
-// It is told of blocks some ten thousand at a time, or when one is asked for that it
-// does not know: a new block needs no look into it, since a block is a run's head
-// unless it is just behind its predecessor.
+// behind it, and rarely: the next block is mostly beside the last one, or where a store
+// ended. A new block needs no look into its table, since a block is a run's head unless
+// it is just behind its predecessor. So the table is made for being told of blocks: it
+// has thousands of short lists of words, eight bytes a block and no hashes, to which new
+// ones are appended and of which one is read to find a block. It is told nothing of
+// blocks that go. When runs are gone, lists are rid of their words one by one, and then
+// the runs' numbers are used again.
 //
 // The other design weighed was a flat table from hash to an interned set of holders,
 // walked by galloping. It needs the hash in the table, touches a cache line at random
@@ -43,8 +46,8 @@
 //     sources are gone and swept, nothing is left.
 //   - Events may come twice, a child before its parent, removals for what is unknown.
 //     Two that tell of different predecessors of one block (hashes that collide, or a
-//     source in error) are counted, and the one that came later is given up, which
-//     makes its sources approximate.
+//     source in error) are noticed when that block is asked for; they are counted, and
+//     the one that came later is given up, which makes its sources approximate.
 //   - Digest depends on what a source holds, not on how that came to be.
 //
 // The package is pure: time comes in as an argument, and nothing waits.

@@ -76,7 +76,7 @@ func (x *Index) StoreEngine(s Source, t dynamo.Tier, parent dynamo.BlockHash, ha
 		x.sources[s].engine[t] = e
 	}
 	if e.logged >= maxIDLog {
-		x.tell(e, lane)
+		x.tellIDs(e, lane)
 	}
 	if !x.book(e, len(blocks)) {
 		x.refuse(lane, len(blocks))
@@ -113,7 +113,7 @@ func (x *Index) StoreEngine(s Source, t dynamo.Tier, parent dynamo.BlockHash, ha
 // noteAgain notes the ids of those blocks in refs that the lane held already: they may
 // be other ones.
 func (x *Index) noteAgain(e *engineIDs, lane uint32, blocks []tokens.Block, ids []uint64) {
-	x.tell(e, lane)
+	x.tellIDs(e, lane)
 	for i, ref := range x.refs {
 		if ref != 0 && e.reserve(x, lane, 1) {
 			h := uint64(blocks[i].Hash)
@@ -122,9 +122,9 @@ func (x *Index) noteAgain(e *engineIDs, lane uint32, blocks []tokens.Block, ids 
 	}
 }
 
-// tell tells the lines what the log has. The lane gives up the blocks whose ids find
+// tellIDs tells the lines what the log has. The lane gives up the blocks whose ids find
 // no room.
-func (x *Index) tell(e *engineIDs, lane uint32) {
+func (x *Index) tellIDs(e *engineIDs, lane uint32) {
 	if e.logged == 0 {
 		return
 	}
@@ -139,7 +139,7 @@ func (x *Index) tell(e *engineIDs, lane uint32) {
 
 func (x *Index) tellPart(e *engineIDs, lane uint32, all []idEntry, room bool) {
 	for len(all) > 0 {
-		n := min(len(all), readyEntries)
+		n := min(len(all), fetchIDs)
 		sum := uint64(0)
 		for i := range all[:n] {
 			sum += uint64(e.lines[e.home(all[i].full&^0xffff)].refs[0])
@@ -189,7 +189,7 @@ func (x *Index) locate(e *engineIDs, lane uint32, key uint64) (*engineLine, int)
 			return l, k
 		}
 	}
-	x.tell(e, lane)
+	x.tellIDs(e, lane)
 	if len(e.lines) == 0 {
 		return &engineLine{}, 0
 	}
@@ -231,6 +231,9 @@ func (e *engineIDs) find(key uint64) (*engineLine, int) {
 	}
 }
 
+// used is 1 for a reference, and 0 for none.
+func used(w uint64) uint64 { return (w | -w) >> 63 }
+
 // pass adds n to what the lines before l count that an entry with that key is or was
 // behind.
 func (e *engineIDs) pass(key uint64, l *engineLine, n uint32) {
@@ -264,8 +267,8 @@ func (e *engineIDs) reserve(x *Index, lane uint32, n int) bool {
 func (e *engineIDs) fill(x *Index, size int, keep func(ref uint32, key uint64) bool) {
 	old := e.lines
 	e.lines, e.n = make([]engineLine, size), 0
-	full := append(x.table.used[:0], make([]uint8, size)...)
-	x.table.used = full
+	full := append(x.used[:0], make([]uint8, size)...)
+	x.used = full
 	for i := range old {
 		for k, ref := range old[i].refs {
 			if ref == 0 || keep != nil && !keep(ref, old[i].keys[k]) {
@@ -366,9 +369,6 @@ func (x *Index) RemoveEngine(s Source, t dynamo.Tier, ids []uint64) {
 	src := x.source(s)
 	if src == nil || int(t) >= tiers {
 		return
-	}
-	if src.pending != nil {
-		x.removePending(src, t, ids)
 	}
 	e, lane := src.engine[t], src.lanes[t]
 	if e == nil || lane == 0 {

@@ -107,6 +107,7 @@ func (x *Index) reclaim() bool {
 // releaseRun gives a run's memory back.
 func (x *Index) releaseRun(id uint32) {
 	r := x.runs.at(id)
+	x.bury(id, r)
 	for i := range r.segs {
 		if r.segs[i] != 0 {
 			x.segs.release(r.segs[i])
@@ -115,7 +116,6 @@ func (x *Index) releaseRun(id uint32) {
 	}
 	x.releaseArrays(r.more.Load())
 	r.more.Store(0)
-	x.runs.release(id)
 }
 
 // releaseArrays gives back a list of holder arrays.

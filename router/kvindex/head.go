@@ -10,14 +10,16 @@ import (
 // and the run's own hashes decide. A table that grows is another table.
 type heads struct {
 	slots atomic.Pointer[[]atomic.Uint64]
+	_     apart
 	n     int // runs
 	gone  int // slots of runs that are gone, which do not end a search
 
 	// The writer asks for each new block whether a run begins with it, and mostly none
-	// does. So it has a bit for a tag that may be there, in a table that is small enough
+	// does. So it has two bits for a tag that may be there, in a table that is small enough
 	// to stay in its cache; bits of runs that are gone go when it is made again.
 	maybe []uint64
 	noted int // bits set since, maybe some twice
+	_     apart
 }
 
 const (
@@ -39,8 +41,13 @@ func (t *heads) note(tag uint32) {
 	if t.noted++; t.noted > len(t.maybe)*8 {
 		t.renote()
 	}
-	i := int(tag>>1) & (len(t.maybe)*64 - 1)
-	t.maybe[i/64] |= 1 << (i % 64)
+	at, two := t.bits(tag)
+	t.maybe[at] |= two
+}
+
+// bits returns the word of maybe that a tag belongs to, and its two bits there.
+func (t *heads) bits(tag uint32) (at int, two uint64) {
+	return int(tag>>1) & (len(t.maybe) - 1), 1<<(tag>>20&63) | 1<<(tag>>26)
 }
 
 // renote sets the bits of the runs that are there.
@@ -51,8 +58,8 @@ func (t *heads) renote() {
 	for i := range slots {
 		if w := slots[i].Load(); w>>32 != 0 {
 			t.noted++
-			i := int(w>>33) & (len(t.maybe)*64 - 1)
-			t.maybe[i/64] |= 1 << (i % 64)
+			at, two := t.bits(uint32(w >> 32))
+			t.maybe[at] |= two
 		}
 	}
 }
@@ -142,4 +149,22 @@ func (x *Index) dropHead(mixed uint64, id uint32) {
 	}
 	slots[i].Store(goneSlot)
 	x.heads.gone++
+}
+
+// headOf returns the run whose first block has that hash, or 0.
+func (x *Index) headOf(h uint64) uint32 {
+	tag := headTag(x.mix(h))
+	if at, two := x.heads.bits(tag); x.heads.maybe[at]&two != two {
+		return 0
+	}
+	slots := *x.heads.slots.Load()
+	for i := headHome(tag, len(slots)); ; i++ {
+		w := slots[i&(len(slots)-1)].Load()
+		if w == 0 {
+			return 0
+		}
+		if uint32(w>>32) == tag && x.means(uint32(w)*runBlocks, h) {
+			return uint32(w)
+		}
+	}
 }

@@ -26,10 +26,10 @@ type Index struct {
 	readers     []reader
 	moreReaders atomic.Pointer[reader]
 	epoch       atomic.Uint64
+	_           apart
 
 	// What the writer alone uses.
 	table     table
-	backlog   backlog
 	recent    []uint32 // blocks that stores ended with, by mixed hash
 	sources   []source
 	idle      []Source // detached, longest ago first
@@ -48,6 +48,7 @@ type Index struct {
 	settled  []settled      // what the last store of a chain with engine ids changed
 	chain    []tokens.Block // buffer
 	refs     []uint32       // buffer
+	used     []uint8        // buffer
 	expireAt time.Time      // no expectation ends before
 	stats    Stats          // what only counts up
 	sink     uint64         // keeps reads that fetch memory
@@ -60,12 +61,10 @@ type Stats struct {
 	Blocks  int   // distinct ones that are held (or lie between such)
 	Held    int64 // blocks, counted once for each tier of a source that holds them
 	Bytes   int64 // memory, at most Config.MaxBytes
-	Pending int   // blocks that wait for their parent
 	Ending  int   // tiers of sources that are gone but not swept yet
 
 	Evicted   uint64 // held blocks dropped to make room
 	Dropped   uint64 // blocks that found no room
-	Orphaned  uint64 // blocks dropped while they waited for their parent
 	Conflicts uint64 // blocks stored behind another one than before: hashes that collide, or wrong events
 }
 
@@ -86,9 +85,9 @@ func New(c Config) (*Index, error) {
 		readers: make([]reader, readerSlots),
 		recent:  make([]uint32, recentBlocks),
 	}
-	x.backlog.size = backlogFor(c.MaxBytes)
-	x.bytes = int64(len(x.runs.chunks)+len(x.segs.chunks)+len(x.words.chunks))*8 + tableBytes0 + minHeads*headBytes +
-		recentBlocks*4 + int64(x.backlog.size)*backlogBytes
+	x.table.pages = newArena[page](c.MaxBytes)
+	x.bytes = int64(len(x.runs.chunks)+len(x.segs.chunks)+len(x.words.chunks)+len(x.table.pages.chunks))*8 +
+		tableParts*listBytes + minHeads*headBytes + recentBlocks*4
 	x.epoch.Store(1)
 	x.reclaimAt = reclaimEvery
 	x.table.init()

@@ -23,25 +23,23 @@ const (
 	// are moved to the next of them.
 	maxExpectations = 64
 
-	// MaxPending bounds the blocks of a source that wait for their parent
-	// (StoreLocal). The oldest are dropped, which makes the source approximate.
-	MaxPending = 1 << 14
-
 	// sweepRuns and sweepBlocks bound what a write does to clean up behind sources
 	// that are gone.
 	sweepRuns   = 16
 	sweepBlocks = 64
-	// maxBacklog bounds the blocks that the table has not been told of, of an index
-	// with a large budget; the table is told all at once then.
-	maxBacklog   = 1 << 15
-	minBacklog   = 1 << 12
-	backlogBytes = 72 // of a block in it, about
+	// sweepLanes and sweepShare say when writes begin to: that many tiers of sources are
+	// gone, or what they held is that part of what is held.
+	sweepLanes = 256
+	sweepShare = 16
 	// maxIDLog bounds the ids of a source's tier that its table has not been told of.
 	maxIDLog = 1 << 15
 	// recentBlocks is the number of blocks remembered at which stores ended.
 	recentBlocks = 1 << 13
 	// evictSample is the number of runs from which eviction chooses one.
 	evictSample = 8
+	// stampShare is the part of all runs whose number of stores may pass before a run is
+	// said to be in use again that is only continued elsewhere.
+	stampShare = 16
 	// evictTries bounds the runs evicted for the sake of one block.
 	evictTries = 64
 	// spareUnits is the memory kept free of held blocks when the budget is used up, in

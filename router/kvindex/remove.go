@@ -36,6 +36,7 @@ func (x *Index) Remove(s Source, t dynamo.Tier, hashes []dynamo.BlockHash) {
 	}
 	x.lanes.all[lane].gone = at
 	x.take(id, lane, set)
+	x.giveUpConflicts()
 }
 
 // beside returns the reference of a block if it is the one before or after another in
@@ -90,9 +91,9 @@ func (x *Index) trim(id uint32, r *run) {
 	}
 	r.state.Store(r.state.Load()&manyBit | uint32(left))
 	x.blocks -= n - left
-	x.unlist(id, r, left)
 	if left == 0 {
 		r.state.Store(0)
+		x.table.dead += int(r.indexed)
 		x.retire(id, false)
 	}
 }

@@ -31,8 +31,8 @@ type run struct {
 	hold  uint32                            // lanes with a bit set; writer only
 
 	high    uint8 // positions ever used; writer only
-	indexed uint8 // leading blocks that the table has; writer only
-	queued  bool  // it is in the backlog; writer only
+	indexed uint8 // of them, those the table was told of; writer only
+	queued  bool  // it is among the table's untold ones; writer only
 }
 
 // manyBit says that a source may be there more than once, or in a slow tier.

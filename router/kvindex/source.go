@@ -52,7 +52,6 @@ type source struct {
 	lanes    [tiers]uint32 // 0: none yet
 	expected []expectation // lanes of blocks that are expected, by end
 	engine   [tiers]*engineIDs
-	pending  *pending
 }
 
 // lane is one life of a tier of a source: what runs know as a holder. Detach and
@@ -79,9 +78,12 @@ const (
 type laneTable struct {
 	chunks [maxLanes / laneChunk]atomic.Pointer[[laneChunk]atomic.Uint32]
 	ended  atomic.Int32 // lanes that are not alive though runs may know them
-	all    []lane       // by lane; writer only. 0 is none
+	_      apart
+	all    []lane // by lane; writer only. 0 is none
 	free   []uint32
 	dead   []uint32 // ended, but runs may still know them
+	gone   int64    // blocks that those held, or more
+	_      apart
 }
 
 const laneChunk = 1024
@@ -155,7 +157,6 @@ func (x *Index) Detach(s Source) {
 	for _, e := range src.expected {
 		x.end(e.lane)
 	}
-	x.dropPending(src)
 	*src = source{}
 	x.idle = append(x.idle, s)
 	x.attached--
@@ -206,12 +207,12 @@ func (x *Index) endLane(s Source, t dynamo.Tier) {
 		src.lanes[t] = 0
 	}
 	x.dropEngine(src, t)
-	x.dropPendingTier(src, t)
 }
 
 // end ends a lane and leaves its holdings to sweep.
 func (x *Index) end(l uint32) {
 	x.held -= x.lanes.all[l].blocks
+	x.lanes.gone += x.lanes.all[l].blocks
 	x.lanes.all[l].blocks = 0
 	x.lanes.end(l)
 }

@@ -38,9 +38,6 @@ func (x *Index) store(lane uint32, parent dynamo.BlockHash, hasParent bool, bloc
 		return
 	}
 	x.clock++
-	if x.backlog.n >= x.backlog.size {
-		x.index()
-	}
 	x.settled = x.settled[:0]
 	x.makeRoom(len(blocks))
 	var c cursor
@@ -53,65 +50,90 @@ func (x *Index) store(lane uint32, parent dynamo.BlockHash, hasParent bool, bloc
 			c = x.at(at)
 		}
 	}
-	for i := range blocks {
+	done := x.storeFrom(lane, &c, blocks, refs)
+	if done < len(blocks) {
+		x.refuse(lane, len(blocks)-done)
+	}
+	if done > 0 {
+		end := ref(c.id, c.pos)
+		x.lanes.all[lane].last = end
+		x.recent[x.mix(uint64(blocks[done-1].Hash))>>(64-recentBits)] = end
+	}
+	x.giveUpConflicts()
+}
+
+// storeFrom stores blocks behind the cursor. It returns how many there was memory for.
+func (x *Index) storeFrom(lane uint32, c *cursor, blocks []tokens.Block, refs []uint32) int {
+	for i := 0; i < len(blocks); {
 		h := uint64(blocks[i].Hash)
+		n := 1
 		if c.id == 0 || c.pos+1 >= c.n || x.hash(c.r, c.pos+1) != h {
 			// A block whose predecessor is known and not just before it is a run's first
 			// one, and so is one whose predecessor is not known; if not, it is new.
 			if id := x.headOf(h); id != 0 {
-				x.settle(lane, &c)
-				c = x.at(ref(id, 0))
+				if !x.settle(lane, c) {
+					return i
+				}
+				*c = x.at(ref(id, 0))
 				c.pos--
-			} else if !x.extend(lane, &c, h) {
-				x.settle(lane, &c)
-				x.refuse(lane, len(blocks)-i)
-				return
+			} else if n = x.extend(c, blocks[i:]); n == 0 {
+				if n = 1; !x.settle(lane, c) || !x.begin(c, h) {
+					return i
+				}
 			}
 		}
-		c.pos++
-		c.bits |= 1 << c.pos
-		if refs != nil {
-			refs[i] = ref(c.id, c.pos)
-		}
-		if x.backlog.n >= 2*x.backlog.size && c.pos == runBlocks-1 { // a long chain
-			x.settle(lane, &c)
-			if !x.index() {
-				x.refuse(lane, len(blocks)-i-1)
-				return
+		for range n {
+			c.pos++
+			c.bits |= 1 << c.pos
+			if refs != nil {
+				refs[i] = ref(c.id, c.pos)
 			}
-		}
-	}
-	x.settle(lane, &c)
-	end := ref(c.id, c.pos)
-	x.lanes.all[lane].last = end
-	x.recent[x.mix(uint64(blocks[len(blocks)-1].Hash))>>(64-recentBits)] = end
-}
-
-// at returns a cursor at a known block. Its run is stamped, so that it stays.
-func (x *Index) at(ref uint32) cursor {
-	r := x.runs.at(ref / runBlocks)
-	r.stamp = x.clock
-	return cursor{id: ref / runBlocks, r: r, n: r.len(), pos: int(ref % runBlocks)}
-}
-
-// extend makes a place for a new block behind the cursor, in its run if that ends
-// there, else in another one. It reports false when there is no memory for it.
-func (x *Index) extend(lane uint32, c *cursor, h uint64) bool {
-	if c.id != 0 && c.pos == c.n-1 && c.n < runBlocks {
-		r := c.r
-		switch {
-		case c.n < int(r.high) && x.hash(r, c.n) == h: // it was there before
-			c.n++
-			return true
-		case c.n == int(r.high) && (c.n%segmentBlocks != 0 || x.addSegment(r, c.n)):
-			x.segs.at(r.segs[c.n/segmentBlocks])[c.n%segmentBlocks] = h
-			c.n++
-			r.high = uint8(c.n)
-			return true
+			i++
 		}
 	}
 	x.settle(lane, c)
-	return x.begin(c, h)
+	return len(blocks)
+}
+
+// at returns a cursor at a known block. Its run is stamped, so that it stays; but not
+// each time, as lookups read that line.
+func (x *Index) at(ref uint32) cursor {
+	r := x.runs.at(ref / runBlocks)
+	if x.clock-r.stamp > uint32(x.runs.live)/stampShare {
+		r.stamp = x.clock
+	}
+	return cursor{id: ref / runBlocks, r: r, n: r.len(), pos: int(ref % runBlocks)}
+}
+
+// extend makes places behind the cursor in its run, if that ends there, for blocks of
+// which the first is new. It returns for how many, up to the next one that is not new,
+// or has no room in the run or in memory.
+func (x *Index) extend(c *cursor, blocks []tokens.Block) int {
+	if c.id == 0 || c.pos != c.n-1 {
+		return 0
+	}
+	r, was := c.r, c.n
+	r.stamp = x.clock // evicting spares it
+	for i := range blocks[:min(len(blocks), runBlocks-c.n)] {
+		h := uint64(blocks[i].Hash)
+		if i > 0 && x.headOf(h) != 0 {
+			break
+		}
+		if c.n < int(r.high) {
+			if x.hash(r, c.n) != h {
+				break
+			}
+			c.n++ // it was there before
+			continue
+		}
+		if c.n%segmentBlocks == 0 && !x.addSegment(r, c.n) {
+			break
+		}
+		x.segs.at(r.segs[c.n/segmentBlocks])[c.n%segmentBlocks] = h
+		c.n++
+		r.high = uint8(c.n)
+	}
+	return c.n - was
 }
 
 // addSegment gives r the segment for the blocks from pos.
@@ -148,10 +170,11 @@ func (x *Index) begin(c *cursor, h uint64) bool {
 }
 
 // settle publishes what a cursor has gathered in its run: the blocks, and that the
-// lane holds those in bits.
-func (x *Index) settle(lane uint32, c *cursor) {
+// lane holds those in bits. It reports false when there was no memory for them, or for
+// some that were stored before, and they are given up.
+func (x *Index) settle(lane uint32, c *cursor) bool {
 	if c.bits == 0 {
-		return
+		return true
 	}
 	r := c.r
 	r.stamp = x.clock
@@ -161,7 +184,6 @@ func (x *Index) settle(lane uint32, c *cursor) {
 	m := x.maskFor(r, c.head, lane)
 	if n := r.len(); c.n != n { // n is 0 if nobody sees the run yet
 		x.blocks += c.n - n
-		x.list(c.id, r, c.n-n)
 	}
 	switch {
 	case c.head:
@@ -201,6 +223,7 @@ func (x *Index) settle(lane uint32, c *cursor) {
 	x.credit(l, r, fresh, 1)
 	x.settled = append(x.settled, settled{c.id, c.bits, fresh})
 	c.bits, c.head = 0, false
+	return int(r.indexed) >= r.len() || x.list(c.id, r)
 }
 
 // maskFor is mask, unless the run is new.

@@ -12,7 +12,7 @@ import (
 // is idle may do more.
 func (x *Index) Sweep(runs int) bool {
 	x.sweep(runs, runs*runBlocks)
-	if x.sweeping == 0 && len(x.lanes.dead) == 0 && x.reclaim() && x.runs.live == 0 && x.runs.next > 1 {
+	if x.sweeping == 0 && len(x.lanes.dead) == 0 && x.reclaim() && x.runs.live == len(x.table.buried) && x.runs.next > 1 {
 		x.reset()
 	}
 	return x.sweeping == 0 && len(x.lanes.dead) == 0
@@ -21,6 +21,9 @@ func (x *Index) Sweep(runs int) bool {
 // tidy is the cleaning that goes with every write.
 func (x *Index) tidy() {
 	if len(x.lanes.dead) == 0 {
+		return
+	}
+	if x.sweeping == 0 && len(x.lanes.dead) < sweepLanes && x.lanes.gone*sweepShare < x.held && !x.tight() {
 		return
 	}
 	if x.tight() {
@@ -40,6 +43,7 @@ func (x *Index) sweep(runs, blocks int) {
 			return
 		}
 		x.sweeping, x.sweepLanes = 1, len(*dead)
+		x.lanes.gone = 0
 	}
 	was := x.blocks
 	for ; runs > 0 && x.sweeping < x.runs.next && was-x.blocks < blocks; runs-- {
@@ -207,12 +211,11 @@ func (x *Index) makeRoom(blocks int) {
 	if len(x.retired) > x.reclaimed {
 		x.reclaim()
 	}
-	x.index()
+	x.weedAll()
 	units := spareUnits + blocks/segmentBlocks
-	slots := x.table.bytes() / 8
 	for range units {
 		waiting := len(x.retired) - x.reclaimed
-		if x.segs.room()+waiting*2 >= units && x.runs.room()+waiting >= spareUnits/4 && int64(x.table.n-len(x.backlog.gone)+blocks) < slots*7/8 {
+		if x.segs.room()+waiting*2 >= units && x.runs.room()+waiting >= spareUnits/4 {
 			return
 		}
 		if !x.evict() {
@@ -226,10 +229,13 @@ func (x *Index) reset() {
 	x.runs.reset(&x.budget)
 	x.segs.reset(&x.budget)
 	x.words.reset(&x.budget)
-	x.bytes -= x.table.bytes() - tableBytes0 + int64(len(*x.heads.slots.Load())-minHeads)*headBytes
+	x.table.pages.reset(&x.budget)
+	for i := range x.table.parts {
+		x.bytes -= int64(len(x.table.parts[i].lists)-1) * listBytes
+	}
+	x.bytes -= int64(len(*x.heads.slots.Load())-minHeads) * headBytes
 	x.table.init()
 	x.heads.init()
-	x.backlog = backlog{size: x.backlog.size}
 	clear(x.recent)
 	x.hand, x.retired, x.reclaimed = 0, nil, 0
 	for i := range x.lanes.all { // references that mean nothing any more

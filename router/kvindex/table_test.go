@@ -96,7 +96,7 @@ func TestConflict(t *testing.T) {
 		storePart(x, a, c, 0, 20)
 		x.Store(b, dynamo.TierDevice, 0, false, other)
 		x.Store(b, dynamo.TierDevice, 0, false, wrong)
-		x.Remove(b, dynamo.TierDevice, []dynamo.BlockHash{1}) // has the table asked
+		x.Remove(b, dynamo.TierDevice, []dynamo.BlockHash{c[10].Hash}) // which the table knows in two places
 		if got := held(x, a, c); got != 20 {
 			t.Errorf("%d: the first who stored it has %d blocks, want 20", n, got)
 		}
@@ -112,5 +112,61 @@ func TestConflict(t *testing.T) {
 		if err := x.Check(); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// TestChurn has chains come and go, many times what is held at once: what is held is
+// found, and what is gone leaves no memory in use.
+func TestChurn(t *testing.T) {
+	rounds := 20_000
+	if testing.Short() {
+		rounds = 8_000
+	}
+	x := newIndex(t)
+	s := x.Attach(kvindex.Worker{ID: 1})
+	dev := dynamo.TierDevice
+	const kept = 1_000
+	var chains [kept][]tokens.Block
+	bytes := int64(0)
+	for i := range rounds {
+		c := &chains[i%kept]
+		if h := hashesOf(*c); i%3 == 0 {
+			x.Remove(s, dev, h)
+		} else {
+			slices.Reverse(h)
+			x.Remove(s, dev, h)
+		}
+		*c = chainOf(uint64(i), 30+i%60)
+		storePart(x, s, *c, 0, len(*c))
+		if i%kept != 0 || i < kept {
+			continue
+		}
+		if bytes == 0 {
+			bytes = x.Bytes()
+		}
+		if got := x.Bytes(); got > bytes*5/4 {
+			t.Fatalf("%d bytes after %d chains, %d after the first", got, i, bytes)
+		}
+		middle := (*c)[10:20]
+		x.Remove(s, dev, hashesOf(middle))
+		if got := held(x, s, *c); got != 10 {
+			t.Fatalf("held %d, want 10", got)
+		}
+		x.Store(s, dev, (*c)[9].Hash, true, middle)
+		if got := held(x, s, *c); got != uint32(len(*c)) {
+			t.Fatalf("held %d, want %d", got, len(*c))
+		}
+	}
+	if err := x.Check(); err != nil {
+		t.Error(err)
+	}
+	for _, c := range chains {
+		x.Remove(s, dev, hashesOf(c))
+	}
+	if st := x.Stats(); st.Held != 0 || st.Runs != 0 || !x.Sweep(1) {
+		t.Errorf("after all was removed: %+v", st)
+	}
+	if got := x.Bytes(); got > bytes/2 {
+		t.Errorf("%d bytes left of an empty index, which had %d", got, bytes)
 	}
 }
