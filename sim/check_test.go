@@ -76,3 +76,51 @@ func TestQueue(t *testing.T) {
 		t.Errorf("%d events are left, the last one was at %v", len(q), time.Duration(last.at))
 	}
 }
+
+// TestForesee: a trace that is too large to be held is read twice, and played alike; and
+// what the index is told is what more than one request has.
+func TestForesee(t *testing.T) {
+	s, err := trace.Preset("mooncake-toolagent")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Requests = 150
+	c := DefaultConfig()
+	g := DefaultGroup()
+	g.Count = 4
+	c.Fleet, c.Trace, c.Again = []Group{g}, s.All(), true
+	outcome := func(held int64) (r *Result, told int64) {
+		p, err := newSimulation(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.plan.stop()
+		if held >= 0 {
+			if p.foresight, err = foresee(t.Context(), &p.config, held); err != nil {
+				t.Fatal(err)
+			}
+			if got, want := len(p.foresight.held) > 0, held > 0; got != want {
+				t.Errorf("held: %v, want %v, of at most %d bytes", got, want, held)
+			}
+		}
+		if err = p.play(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		for _, source := range p.router.sources {
+			told += p.router.index.Blocks(source, dynamo.TierDevice)
+		}
+		if r, err = p.close(); err != nil {
+			t.Fatal(err)
+		}
+		return r, told
+	}
+	blind, all := outcome(-1)
+	held, some := outcome(maxHeld)
+	reread, same := outcome(0)
+	if blind.Hash != held.Hash || blind.Hash != reread.Hash {
+		t.Errorf("outcomes %016x, %016x held, %016x read twice", blind.Hash, held.Hash, reread.Hash)
+	}
+	if some != same || some == 0 || 2*some > all {
+		t.Errorf("the index has %d blocks of what is held, %d of what is read twice, %d of all", some, same, all)
+	}
+}

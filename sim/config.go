@@ -9,6 +9,7 @@ import (
 	"github.com/dynamo-go/dynamo/bench/trace"
 	"github.com/dynamo-go/dynamo/engine/sched"
 	"github.com/dynamo-go/dynamo/perfmodel"
+	"github.com/dynamo-go/dynamo/router/kvindex"
 	"github.com/dynamo-go/dynamo/router/placement"
 )
 
@@ -35,6 +36,10 @@ func DefaultGroup() Group {
 type Config struct {
 	// Trace gives the requests, in the order of their times.
 	Trace iter.Seq2[trace.Request, error]
+	// Again says that Trace yields the same once more. It is then gone through before
+	// the first request is sent, to know what of a prompt no other has: the index need
+	// not hear of that, and the outcome is the same, sooner. Default false.
+	Again bool
 	// Requests ends the trace after so many, 0 does not. Speedup divides its times and
 	// the delays within its sessions. Defaults 0 and 1.
 	Requests int
@@ -145,6 +150,21 @@ func (c *Config) scheduler(g *Group) sched.Config {
 
 // events reports whether workers tell of their blocks.
 func (c *Config) events() bool { return !c.Approximate && (c.Policy.Policy.UsesOverlap() || c.Check) }
+
+// selective reports whether the index is spared what nobody will look for. Where it
+// could run out of memory, or of ends of expectations, that might be seen.
+func (c *Config) selective() bool {
+	return !c.Check && !c.Approximate && c.PredictTTL <= maxSelectiveTTL && 64*c.blocks() <= kvindex.MaxBytes
+}
+
+// blocks are those of the whole fleet.
+func (c *Config) blocks() int64 {
+	n := int64(0)
+	for i := range c.Fleet {
+		n += int64(c.Fleet[i].Count) * int64(c.Fleet[i].Blocks)
+	}
+	return n
+}
 
 // model is the group's model of time.
 func (c *Config) model(g *Group) perfmodel.Model {

@@ -25,6 +25,13 @@
 // the step it falls into. Config.Stepwise makes each step an event; the outcome is
 // the same to the bit.
 //
+// # What the index is told
+//
+// Workers' events about blocks that no further request has, which are answers' and, when
+// the trace can be gone through beforehand, most of the prompts' own, do not reach the
+// index: nobody would look for them, so the outcome is the same to the bit.
+// Config.Check has the index told of all.
+//
 // # Invariants
 //
 // I1 each accepted request ends exactly once with as many tokens as were delivered;

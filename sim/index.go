@@ -26,15 +26,36 @@ func (w *worker) publish() {
 	}
 	c := s.change()
 	for i := range events {
-		e := events[i]
-		for j := range e.Blocks {
-			c.blocks = append(c.blocks, e.Blocks[j].Block)
-		}
-		c.hashes = append(c.hashes, e.Hashes...)
-		c.events = append(c.events, e)
+		c.add(&events[i], s.selective)
+	}
+	if len(c.events) == 0 {
+		s.recycle(c)
+		return
 	}
 	w.pending = append(w.pending, c)
 	s.at(event{at: s.now + int64(s.config.EventDelay), kind: kindIndex, number: uint64(w.number)})
+}
+
+// add takes an event in; if selective, what it says of marked blocks. They come before
+// the others in every chain.
+func (c *change) add(e *kvbm.Event, selective bool) {
+	block, hash := len(c.blocks), len(c.hashes)
+	for j := range e.Blocks {
+		if selective && e.Blocks[j].Hash < mark {
+			break
+		}
+		c.blocks = append(c.blocks, e.Blocks[j].Block)
+	}
+	for _, h := range e.Hashes {
+		if !selective || h >= mark {
+			c.hashes = append(c.hashes, h)
+		}
+	}
+	kept := *e
+	kept.Blocks, kept.Hashes = e.Blocks[:len(c.blocks)-block], e.Hashes[:len(c.hashes)-hash]
+	if e.Kind == kvbm.Cleared || len(kept.Blocks)+len(kept.Hashes) > 0 {
+		c.events = append(c.events, kept)
+	}
 }
 
 // apply lets the oldest events on their way reach the index.

@@ -28,6 +28,16 @@ const (
 	// reuseWeight is what one request counts in a worker's share of prompt tokens found
 	// in its cache.
 	reuseWeight = 1.0 / 64
+	// maxForeseen bounds the blocks of a trace that are told apart beforehand; when it
+	// has more, all are taken for shared. They take 16 to 32 bytes each, for that time.
+	maxForeseen = 1 << 23
+	// maxHeld bounds the bytes of a trace that is held in memory instead of being read
+	// twice, beside a quarter of what the blocks of the fleet take; heldBytes are those
+	// of a request without its hashes.
+	maxHeld   = 16 << 20
+	heldBytes = 176
+	// maxSelectiveTTL is the longest PredictTTL at which the index is spared blocks.
+	maxSelectiveTTL = 30 * time.Second
 	// checkEvery is, with Config.Check, after how many steps of a worker all of its
 	// blocks are looked at.
 	checkEvery = 64

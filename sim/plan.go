@@ -58,9 +58,9 @@ type plan struct {
 	named   map[string]*turn // by id, until they have ended
 }
 
-func newPlan(c *Config, unused func() *request) *plan {
+func newPlan(c *Config, all iter.Seq2[trace.Request, error], unused func() *request) *plan {
 	p := &plan{speedup: c.Speedup, limit: c.Requests, unused: unused, last: map[string]*turn{}, named: map[string]*turn{}}
-	p.next, p.stop = iter.Pull2(c.Trace)
+	p.next, p.stop = iter.Pull2(all)
 	return p
 }
 

@@ -43,6 +43,7 @@ type router struct {
 	workers   []int32          // of each source
 	hits      []kvindex.Overlap
 	held      []placement.Overlap
+	asked     placement.Request
 	decisions uint64
 	waiting   []*request // in the order they came; those before first are gone
 	first     int
@@ -66,11 +67,7 @@ func newRouter(s *simulation) (*router, error) {
 
 // indexBytes is enough for all blocks of the fleet.
 func indexBytes(c *Config) int64 {
-	blocks := 0
-	for i := range c.Fleet {
-		blocks += c.Fleet[i].Count * c.Fleet[i].Blocks
-	}
-	return min(kvindex.MaxBytes, max(kvindex.DefaultConfig().MaxBytes, 64*int64(blocks)))
+	return min(kvindex.MaxBytes, max(kvindex.DefaultConfig().MaxBytes, 64*c.blocks()))
 }
 
 // join makes a worker known.
@@ -152,7 +149,8 @@ func (r *router) wake() {
 // can take it.
 func (r *router) place(q *request) bool {
 	s := r.sim
-	d := r.fleet.Decide(r.params, r.request(q))
+	r.request(q)
+	d := r.fleet.Choose(r.params, &r.asked)
 	if d.Winner == placement.None {
 		return false
 	}
@@ -164,8 +162,7 @@ func (r *router) place(q *request) bool {
 	}
 	r.decisions++
 	if len(r.estimates) > 0 {
-		t := d.Terms(d.Winner)
-		q.predicted, q.sent = t.Wait+t.Prefill+t.Load, s.now
+		q.predicted, q.sent = d.FirstMS, s.now
 	}
 	c := r.fleet.Touch(d.Winner)
 	c.Turn = r.decisions
@@ -184,15 +181,15 @@ func (r *router) expect(q *request) {
 	if c.Approximate {
 		ttl = c.ApproximateTTL
 	}
-	if r.overlaps && ttl > 0 {
-		r.index.Expect(r.sources[q.worker.number], q.hashes, r.sim.moment().Add(ttl))
+	if told := q.hashes[:q.told]; r.overlaps && ttl > 0 && len(told) > 0 {
+		r.index.Expect(r.sources[q.worker.number], told, r.sim.moment().Add(ttl))
 	}
 }
 
-// request is what placement is told of q.
-func (r *router) request(q *request) placement.Request {
-	s := r.sim
-	p := placement.Request{
+// request makes what placement is told of q.
+func (r *router) request(q *request) {
+	s, p := r.sim, &r.asked
+	*p = placement.Request{
 		Seed: mix(s.config.Seed ^ mix(uint64(q.number)<<8^uint64(len(q.excluded)))), Now: s.moment(), Excluded: q.excluded,
 		Tokens: q.Input, BlockSize: s.config.BlockSize,
 	}
@@ -205,13 +202,12 @@ func (r *router) request(q *request) placement.Request {
 			r.expired = s.now
 			r.index.Expire(p.Now)
 		}
-		r.hits = r.index.Find(q.hashes, r.hits[:0])
+		r.hits = r.index.Find(q.hashes[:q.told], r.hits[:0])
 		for i := range r.hits {
 			r.held = append(r.held, placement.Overlap{Candidate: r.workers[r.hits[i].Source], Blocks: r.hits[i].Blocks})
 		}
 		p.Overlaps = r.held
 	}
-	return p
 }
 
 // started takes in that the first token of q has come.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/dynamo-go/dynamo"
+	"github.com/dynamo-go/dynamo/bench/trace"
 	"github.com/dynamo-go/dynamo/tokens"
 )
 
@@ -28,6 +29,9 @@ type simulation struct {
 	spare       []*request
 	changes     []change
 	preemptions uint64
+
+	selective bool       // the index is told of marked blocks alone
+	foresight *foresight // nil takes all for shared
 }
 
 // Run plays the trace and returns what came of it. It ends early, with the cause, when
@@ -38,6 +42,11 @@ func Run(ctx context.Context, c Config) (*Result, error) {
 		return nil, err
 	}
 	defer s.plan.stop()
+	if s.selective && c.Again && s.router.index != nil {
+		if s.foresight, err = foresee(ctx, &s.config, maxHeld+16*c.blocks()); err != nil {
+			return nil, err
+		}
+	}
 	if err := s.play(ctx); err != nil {
 		return nil, err
 	}
@@ -48,7 +57,7 @@ func newSimulation(c Config) (*simulation, error) {
 	if err := c.Validate(); err != nil {
 		return nil, &dynamo.Error{Kind: dynamo.KindInvalid, Message: err.Error()}
 	}
-	s := &simulation{config: c, back: int64(c.Return), room: 1 << 62}
+	s := &simulation{config: c, back: int64(c.Return), room: 1 << 62, selective: c.selective()}
 	s.meter = newMeter(&s.config)
 	var err error
 	if s.router, err = newRouter(s); err != nil {
@@ -66,8 +75,17 @@ func newSimulation(c Config) (*simulation, error) {
 			s.router.join(w)
 		}
 	}
-	s.plan = newPlan(&s.config, s.unused)
+	s.plan = newPlan(&s.config, s.trace, s.unused)
 	return s, nil
+}
+
+// trace yields what is played.
+func (s *simulation) trace(yield func(trace.Request, error) bool) {
+	if f := s.foresight; f != nil && f.held != nil {
+		f.trace(yield)
+		return
+	}
+	s.config.Trace(yield)
 }
 
 // close checks what holds in the end, and sums the run up.
@@ -159,8 +177,11 @@ func (s *simulation) end(r *request) {
 // prepare makes the blocks of a request, as workers and index name them.
 func (s *simulation) prepare(r *request) {
 	size := s.config.BlockSize
+	full, shared := r.Input/size, s.foresight.tokens(&r.Request)/size
 	r.Request = r.Reblock(size)
-	full := r.Input / size
+	if r.told = full; s.selective {
+		r.told = min(full, shared, len(r.Hashes))
+	}
 	r.blocks, r.hashes = r.blocks[:0], r.hashes[:0]
 	before := uint64(0)
 	for i := range full {
@@ -170,12 +191,20 @@ func (s *simulation) prepare(r *request) {
 		}
 		// A trace's hashes should be chained ones. Those that are not are made such here:
 		// a pool of hashes takes it that what is before a block is the same for equal ones.
-		before = mix(before ^ h)
+		if before = mix(before ^ h); i < r.told {
+			before |= mark
+		} else if before >= mark {
+			before &^= 1 << 63
+		}
 		r.blocks = append(r.blocks, tokens.Block{Local: dynamo.LocalHash(h), Hash: dynamo.BlockHash(before)})
 		r.hashes = append(r.hashes, dynamo.BlockHash(before))
 	}
 	r.wanted = max(1, min(r.Output, s.room-r.Input))
 }
+
+// mark is in the hashes of blocks that the index is told of; of others' it is in one of
+// 64 answers', which does no harm.
+const mark = 0x3f << 58
 
 // ownBlocks sets the blocks of a prompt apart that the trace says nothing of.
 const ownBlocks = 0x6f776e20626c6f63

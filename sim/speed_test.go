@@ -56,7 +56,10 @@ func BenchmarkRun(b *testing.B) {
 					c := sim.DefaultConfig()
 					c.Fleet, c.Stepwise = []sim.Group{fleet("h200-8b", 8)}, stepwise
 					c.Policy = placement.DefaultParams(policy)
-					c.Trace = trace.Read(bytes.NewReader(file.Bytes()), trace.Options{})
+					c.Again = true
+					c.Trace = func(yield func(trace.Request, error) bool) {
+						trace.Read(bytes.NewReader(file.Bytes()), trace.Options{})(yield)
+					}
 					var err error
 					if r, err = sim.Run(b.Context(), c); err != nil {
 						b.Fatal(err)
@@ -82,7 +85,7 @@ func BenchmarkFleet(b *testing.B) {
 				s := shape(requests, 278)
 				s.BlockSize, s.Tree.Roots, s.Output = 512, 5000, trace.Lengths{Median: 100, Mean: 150, Min: 1, Max: 1000}
 				c := sim.DefaultConfig()
-				c.Fleet, c.Policy, c.Trace = []sim.Group{fleet("h200-8b", 1000)}, placement.DefaultParams(policy), s.All()
+				c.Fleet, c.Policy, c.Trace, c.Again = []sim.Group{fleet("h200-8b", 1000)}, placement.DefaultParams(policy), s.All(), true
 				var err error
 				if r, err = sim.Run(b.Context(), c); err != nil {
 					b.Fatal(err)

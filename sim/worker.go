@@ -24,6 +24,7 @@ type request struct {
 
 	blocks []tokens.Block
 	hashes []dynamo.BlockHash
+	told   int // how many of them, from the first, the index is told of and asked for
 	route
 	worker *worker
 
@@ -138,7 +139,12 @@ func (w *worker) shape(b *sched.Batch) {
 
 // duration is how long the batch takes, in nanoseconds.
 func (w *worker) duration() int64 {
-	return int64(math.Round(min(w.model.StepSeconds(&w.batch)*float64(time.Second), float64(maxStep))))
+	x := min(w.model.StepSeconds(&w.batch)*float64(time.Second), float64(maxStep))
+	n := int64(x)
+	if x-float64(n) >= 0.5 { // math.Round, without the call
+		n++
+	}
+	return n
 }
 
 // stretch begins a stretch of steps, or its next part, and reports whether there is

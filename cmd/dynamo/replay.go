@@ -180,15 +180,15 @@ type replayRun struct {
 func (c *replayCmd) play(ctx context.Context, a *app, t trial, cfg sim.Config) (run replayRun, err error) {
 	debug.FreeOSMemory() // what the run before left is not this one's
 	began := time.Now()
-	all, done, err := c.source(a, t)
+	done, err := c.source(a, t, &cfg)
 	if err != nil {
 		return run, err
 	}
 	defer done()
-	cfg.Trace = all
 	if err := cfg.Validate(); err != nil {
 		return run, asUsage(err)
 	}
+	defer debug.SetGCPercent(debug.SetGCPercent(gcPercent(&cfg)))
 	if run.Result, err = sim.Run(ctx, cfg); err != nil {
 		return run, err
 	}
@@ -202,15 +202,33 @@ func (c *replayCmd) play(ctx context.Context, a *app, t trial, cfg sim.Config) (
 	return run, nil
 }
 
-// source opens what is played.
-func (c *replayCmd) source(a *app, t trial) (all iter.Seq2[trace.Request, error], done func(), err error) {
+// gcPercent is how much the heap of a simulation grows between collections. That of a
+// small fleet is a few megabytes, which would be collected every few milliseconds.
+func gcPercent(c *sim.Config) int {
+	blocks := 0
+	for i := range c.Fleet {
+		blocks += c.Fleet[i].Count * c.Fleet[i].Blocks
+	}
+	if blocks <= 1<<20 { // 64 MB of pools at most
+		return 200
+	}
+	return 100
+}
+
+// source opens what is played, for cfg.
+func (c *replayCmd) source(a *app, t trial, cfg *sim.Config) (done func(), err error) {
 	if t.file != "" {
 		in := traceInput{File: t.file, Format: c.TraceFormat, BlockSize: c.TraceBlock, Sort: c.TraceSort}
-		return in.read(a)
+		if info, err := os.Stat(t.file); err == nil && info.Mode().IsRegular() && !in.Sort { // a pipe is read once, and sorting is dear
+			cfg.Trace, cfg.Again = reopen(a, in), true
+			return func() {}, nil
+		}
+		cfg.Trace, done, err = in.read(a)
+		return done, err
 	}
 	s, err := trace.Preset(c.Preset)
 	if err != nil {
-		return nil, nil, usageError{error: err}
+		return nil, usageError{error: err}
 	}
 	s.Seed = t.seed
 	if c.Requests > 0 {
@@ -219,7 +237,21 @@ func (c *replayCmd) source(a *app, t trial) (all iter.Seq2[trace.Request, error]
 	if c.Rate > 0 {
 		s.Arrival.Rate = c.Rate
 	}
-	return s.All(), func() {}, nil
+	cfg.Trace, cfg.Again = s.All(), true
+	return func() {}, nil
+}
+
+// reopen yields the trace of a file, which it opens each time.
+func reopen(a *app, in traceInput) iter.Seq2[trace.Request, error] {
+	return func(yield func(trace.Request, error) bool) {
+		all, done, err := in.read(a)
+		if err != nil {
+			yield(trace.Request{}, err)
+			return
+		}
+		defer done()
+		all(yield)
+	}
 }
 
 // config is the flags as a configuration.

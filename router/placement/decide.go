@@ -74,9 +74,13 @@ type Decision struct {
 	top  [recordEntries + 1]int32
 	tops int
 	fit  int
+	// most is what mostHeld says, and one more; 0 is not known yet.
+	most int
 	// rows are the candidates worked out, and now the request's time in theirs.
 	rows []row
 	now  int64
+	// alone says that nobody but the winner is asked for.
+	alone bool
 }
 
 // Decide chooses among the candidates. The decision refers to the slices of r and
@@ -291,7 +295,10 @@ func (d *Decision) grouped() int {
 
 // rankAll finds the best of those that are fit. Most are passed by at a glance.
 func (d *Decision) rankAll() {
-	rule := d.rule()
+	rule, most := d.rule(), len(d.top)
+	if d.alone {
+		most = 1
+	}
 	n, fit, worst := 0, 0, uint64(math.MaxUint64)
 	for i := range d.Scores {
 		s := &d.Scores[i]
@@ -299,7 +306,7 @@ func (d *Decision) rankAll() {
 			continue
 		}
 		fit++
-		if n == len(d.top) {
+		if n == most {
 			if s.key() > worst || !d.before(rule, i, int(d.top[n-1])) {
 				continue
 			}
@@ -310,7 +317,7 @@ func (d *Decision) rankAll() {
 			d.top[k] = d.top[k-1]
 		}
 		d.top[k] = int32(i)
-		if n++; n == len(d.top) && !rule.draws {
+		if n++; n == most && !rule.draws {
 			worst = d.Scores[d.top[n-1]].key()
 		}
 	}

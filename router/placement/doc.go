@@ -26,7 +26,8 @@
 //     the best of all is the best of any of them.
 //   - The policy kv has no knobs. Its cost is predicted milliseconds, the request's own
 //     and those that it costs others, and more of them where a first token is late beside
-//     what its prompt takes; what is not known is taken to be alike everywhere.
+//     what is to be computed of its prompt where most of it is held; what is not known is
+//     taken to be alike everywhere.
 //   - What comes from outside is clamped to what can be, or refused, where it comes in.
 //     A cost is always a finite number.
 //   - Nobody waits in a Queue behind one that finds no room while there is room for him,

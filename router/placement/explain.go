@@ -205,19 +205,14 @@ func (r *Record) otherwise(e *Entry) string {
 	return fmt.Sprintf("%s would have won with %s", e.name(), strings.Join(ways, " or "))
 }
 
-// lessWait is how much less wait makes up for gap; a little too much rather than too
-// little, since the record has the lateness to a few percent. +Inf is none.
+// lessWait is how much less wait makes up for gap; rather too much than too little.
 func (e *Entry) lessWait(gap float64) float64 {
-	first, late := e.Terms.first(), e.Terms.Late*0.94
+	first, late := e.Terms.first(), e.Terms.Late*0.94 // which the record has to a few percent
 	if !(late > 0) || !(first > 0) {
 		return gap
 	}
-	// Lateness is square in the time to the first token.
-	left, square := first+late-gap, late/(first*first)
-	if left < 0 {
-		return math.Inf(1)
-	}
-	return first - (math.Sqrt(1+4*square*left)-1)/(2*square)
+	// Lateness falls by as large a part at least as the time to the first token does.
+	return gap / (1 + late/first)
 }
 
 // blocks is how many more cached blocks make up for gap; a few too many rather than
@@ -227,7 +222,7 @@ func (r *Record) blocks(e *Entry, gap float64) (int, bool) {
 	if !(e.PerBlock > 0) || r.BlockSize == 0 || e.Slower > 0 {
 		return 0, false
 	}
-	n := int(math.Ceil(gap*1.005/e.PerBlock)) + 1
+	n := blocksFor(gap, e.PerBlock)
 	return n, n <= r.Tokens/r.BlockSize-e.Held
 }
 

@@ -20,6 +20,8 @@ type Fleet struct {
 	prior      perfmodel.ClosedForm
 	base       time.Time // from which the rows' times are counted
 	soonest    int64     // no row ends before
+	turns      turns
+	holds      []int32 // of each candidate, its overlap's number from 1; all 0 between decisions
 }
 
 // Candidates are those of the fleet, to be read: the next change may move them.
@@ -32,6 +34,7 @@ func (f *Fleet) Len() int { return len(f.candidates) }
 func (f *Fleet) Add(c Candidate) int {
 	f.candidates = append(f.candidates, c)
 	f.rows = append(f.rows, row{})
+	f.turns.valid = false
 	i := len(f.candidates) - 1
 	f.touch(i)
 	return i
@@ -43,6 +46,7 @@ func (f *Fleet) Remove(i int) {
 	f.candidates[i] = f.candidates[last]
 	f.candidates[last] = Candidate{}
 	f.candidates, f.rows = f.candidates[:last], f.rows[:last]
+	f.turns.valid = false
 	if i < last {
 		f.touch(i)
 	}
@@ -107,6 +111,9 @@ func (f *Fleet) refresh(p *Params, at time.Time) int64 {
 
 func (f *Fleet) work(p *Params, i int, at time.Time, now int64) {
 	c := &f.candidates[i]
+	if f.turns.valid && f.turns.of[i] != c.Turn {
+		f.turns.move(int32(i), c.Turn)
+	}
 	f.rows[i] = c.row(p.model(c), at, now)
 	f.soonest = min(f.soonest, f.rows[i].until)
 }
@@ -128,21 +135,23 @@ type standing struct {
 }
 
 // price makes the cost of kv for a request that is computed and answered at one place
-// out of figures of it: 1, the tokens to be computed and the pairs with what they
-// attend to, the tokens of the answer, those times the length of the sequence, and all
-// tokens and pairs of the prompt. All are milliseconds.
+// out of features of it. All are milliseconds, but for behind and delayed, which are
+// numbers of requests.
 type price struct {
-	since                       int64      // when the first prompt that is pending was begun
-	head                        float32    // of first.fixed, that the passing of time takes away
-	first                       firstPrice // to the first token
-	idle                        idlePrice  // the same of an idle machine
-	token, pair, answer, length float32    // beyond that
-	room                        float32    // tokens; a request that needs more is priced by Terms
+	since       int64   // when the first prompt that is pending was begun
+	head        float32 // of first, that the passing of time takes away
+	first       float32 // to the first token, whatever the request
+	token, pair float32 // of the prompt, of itself
+	beside      float32 // of a token, for those that run
+	places      float32 // to the first token, of each of the answer's
+	idle        float32 // a step of an idle machine
+	behind      float32 // twice those that come after the prompt
+	delayed     float32 // those that a prompt delays
+	evict       float32 // of a token, for what has to be given up
+	answer      float32 // of each of the answer's tokens, beyond the first token
+	length      float32 // the same, of each that it attends to
+	room        float32 // tokens; a request that needs more is priced by Terms
 }
-
-type firstPrice struct{ fixed, token, pair, answer float32 }
-
-type idlePrice struct{ fixed, token, pair float32 }
 
 const (
 	never  = math.MinInt64
@@ -193,36 +202,37 @@ func (c *Candidate) price(m *perfmodel.ClosedForm, load int, at time.Time, now i
 	if c.Prefills == 0 {
 		wait += b.mixed
 	}
-	token, pair := float32(1e3*m.PrefillSecondsPerToken), float32(1e3*m.PrefillSecondsPerPair)
 	p := price{
-		since: now - int64(at.Sub(since)), head: float32(head * 1e3), room: math.MaxFloat32,
-		first: firstPrice{float32(wait * 1e3), float32(1e3 * (m.PrefillSecondsPerToken + b.mixed/b.stepTokens)), pair, float32(1e3 * c.places(load) * b.step)},
-		idle:  idlePrice{float32(1e3 * m.PrefillFixedSeconds), token, pair},
-		pair:  float32(1e3 * m.PrefillSecondsPerPair * b.delayed),
+		since: now - int64(at.Sub(since)), head: float32(head * 1e3), first: float32(wait * 1e3), room: math.MaxFloat32,
+		token: float32(1e3 * b.own(m, 1, 0)), pair: float32(1e3 * m.PrefillSecondsPerPair),
+		beside: float32(1e3 * (b.mixed - m.PrefillFixedSeconds) / b.stepTokens), places: float32(1e3 * c.places(load) * b.step),
+		idle: float32(1e3 * m.PrefillFixedSeconds), behind: float32(2 * b.behind), delayed: float32(b.running + b.behind),
 	}
-	others := b.delayed * (m.PrefillSecondsPerToken + m.PrefillFixedSeconds/b.stepTokens)
 	answer := m.DecodeFixedSeconds + b.shared/2 + (1+b.running/2)*m.DecodeSecondsPerSequence
 	if c.KVCapacity > 0 {
 		evict := c.evict(m, b.kv)
-		others, answer = others+evict, answer+evict
+		p.evict, answer = float32(1e3*evict), answer+evict
 		p.room = float32(float64(c.KVCapacity) - b.kv)
 	}
-	p.token, p.answer = float32(1e3*others), float32(1e3*answer)
+	p.answer = float32(1e3 * answer)
 	p.length = float32(1e3 * (1 + b.running/2) * m.DecodeSecondsPerKVToken)
 	return p
 }
 
-// features are what a price is multiplied with.
-type features struct{ tokens, pairs, answer, length, size, all float32 }
+// features are what a price is multiplied with: the tokens to be computed and the pairs
+// with what they attend to, the tokens of the answer, those times the length of the
+// sequence, and what whoever holds most of the prompt has to compute.
+type features struct{ tokens, pairs, answer, length, least, leastPairs float32 }
 
 // of is the cost in milliseconds.
 func (p *price) of(f *features, now int64) float32 {
-	first := p.first.fixed + p.first.token*f.tokens + p.first.pair*f.pairs + p.first.answer*f.answer
+	own := p.token*f.tokens + p.pair*f.pairs
+	first := p.first + own + p.beside*f.tokens + p.places*f.answer
 	if p.head > 0 {
 		if done := float32(now-p.since) * 1e-6; done > 0 {
 			first -= min(done, p.head)
 		}
 	}
-	idle := max(p.idle.fixed+p.idle.token*f.size+p.idle.pair*f.all, leastIdleSeconds*1e3)
-	return first + first*first/idle + p.token*f.tokens + p.pair*f.pairs + p.answer*f.answer + p.length*f.length
+	ideal := max(p.idle+p.token*f.least+p.pair*f.leastPairs, leastIdleSeconds*1e3)
+	return first + first*(first+p.behind*own)/ideal + p.delayed*own + p.evict*f.tokens + p.answer*f.answer + p.length*f.length
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/dynamo-go/dynamo"
 	"github.com/dynamo-go/dynamo/router/placement"
 )
 
@@ -72,6 +73,64 @@ func TestFleet(t *testing.T) {
 			if got.Winner != want.Winner || !slices.Equal(got.Scores, want.Scores) {
 				t.Fatalf("step %d, %v: the fleet takes %d, Decide %d:\n%+v\n%+v", i, p.Policy, got.Winner, want.Winner, got.Scores, want.Scores)
 			}
+			if got := f.Choose(p, &q).Winner; got != want.Winner {
+				t.Fatalf("step %d, %v: the fleet chooses %d, Decide %d: %+v", i, p.Policy, got, want.Winner, want.Scores)
+			}
+		}
+	}
+}
+
+// TestTurns: a fleet of like candidates chooses whom Decide takes, by turns and by cost,
+// also of those that never had a turn, are full or in doubt, or have had a turn out of
+// order.
+func TestTurns(t *testing.T) {
+	rng := rand.New(rand.NewPCG(15, 16))
+	for round := range 40 {
+		var f placement.Fleet
+		now, p := begin, placement.DefaultParams([]placement.Policy{placement.RoundRobin, placement.KV}[round%2])
+		for range 1 + rng.IntN(9) {
+			f.Add(placement.Candidate{Key: placement.Key{ID: dynamo.WorkerID(f.Len() + 1), Epoch: 1}, State: placement.Up, MaxRunning: 2})
+		}
+		var won []int
+		for i := range 300 {
+			now = now.Add(time.Millisecond)
+			at := rng.IntN(f.Len())
+			switch rng.IntN(12) {
+			case 0:
+				f.Touch(at).DoubtedUntil = now.Add(time.Duration(rng.IntN(40)) * time.Millisecond)
+			case 1:
+				f.Touch(at).HeldUntil = now.Add(time.Duration(rng.IntN(40)) * time.Millisecond)
+			case 2:
+				f.Touch(at).Turn = uint64(rng.IntN(i + 1))
+			case 3:
+				f.Touch(at).Booked = rng.IntN(3)
+			case 4:
+				f.Touch(at).Role = placement.Role(rng.IntN(3))
+			case 5:
+				if f.Len() < 12 {
+					f.Add(placement.Candidate{Key: placement.Key{ID: dynamo.WorkerID(100*round + i), Epoch: 1}, State: placement.Up})
+				}
+			case 6:
+				if f.Len() > 1 {
+					f.Remove(at)
+				}
+			}
+			q := placement.Request{Seed: uint64(i), Now: now, Role: placement.Role(rng.IntN(3)), Tokens: 64 * rng.IntN(20), BlockSize: 64}
+			if at := rng.IntN(f.Len()); rng.IntN(2) == 0 {
+				n := uint32(rng.IntN(10))
+				q.Overlaps = []placement.Overlap{{Candidate: int32(at), Blocks: [4]uint32{n, n, n, n + uint32(rng.IntN(2))}}, {Candidate: 99}}
+			}
+			want := placement.Decide(p, q, slices.Clone(f.Candidates()), nil)
+			if got := f.Choose(p, &q).Winner; got != want.Winner {
+				t.Fatalf("round %d, step %d: the fleet chooses %d, Decide %d: %+v", round, i, got, want.Winner, want.Scores)
+			}
+			if want.Winner != placement.None {
+				f.Touch(want.Winner).Turn = uint64(i + 1)
+				won = append(won, want.Winner)
+			}
+		}
+		if len(won) < 100 {
+			t.Errorf("round %d: %d winners; the test tests little", round, len(won))
 		}
 	}
 }
@@ -131,6 +190,22 @@ func BenchmarkFleet(b *testing.B) {
 						d := f.Decide(params, q)
 						d.AppendRecord(record, 0)
 						f.Touch(d.Winner).Turn = q.Seed // and what booking touches
+						f.Touch(int(q.Seed) % n)
+					}
+				})
+				b.Run(fmt.Sprintf("%v/workers=%d/holders=%d/alone", p, n, holders), func(b *testing.B) {
+					rng := rand.New(rand.NewPCG(3, 4))
+					var f placement.Fleet
+					for _, c := range busy(n, rng) {
+						f.Add(c)
+					}
+					q := question(n, holders, rng)
+					params := placement.DefaultParams(p)
+					b.ReportAllocs()
+					for b.Loop() {
+						q.Seed++
+						q.Now = q.Now.Add(time.Microsecond)
+						f.Touch(f.Choose(params, &q).Winner).Turn = q.Seed
 						f.Touch(int(q.Seed) % n)
 					}
 				})

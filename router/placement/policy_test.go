@@ -350,7 +350,7 @@ func TestLate(t *testing.T) {
 	for _, tt := range []struct {
 		pending, want int
 	}{
-		{0, 0}, {500, 0}, {2000, 0}, {50000, 1}, {80000, 1},
+		{0, 0}, {500, 0}, {2000, 0}, {15000, 0}, {30000, 1}, {50000, 1}, {80000, 1},
 	} {
 		var cs []placement.Candidate
 		for id := range 2 {

@@ -143,7 +143,7 @@ func (d *Decision) appendEntry(dst []byte, i int) []byte {
 	}
 	if d.inMilliseconds() {
 		t := d.Terms(i)
-		le.PutUint64(e[24:], encodeTerms([6]float64{t.Wait, t.Prefill, t.Slowdown, d.perBlock(i, &t), t.Load, t.Late}))
+		le.PutUint64(e[24:], encodeTerms([6]float64{t.Wait, t.Prefill, t.Slowdown, d.perBlock(i), t.Load, t.Late}))
 		return append(dst, e[:]...)
 	}
 	le.PutUint32(e[24:], uint32(s.Load))
@@ -160,8 +160,9 @@ func flag(set bool, bit byte) byte {
 
 // perBlock is by how much the cost falls with each block more that the candidate holds on
 // the device and not elsewhere, on average over as many as make up for what it costs more
-// than the winner: lateness, which is square, makes the first of them save most.
-func (d *Decision) perBlock(i int, t *Terms) float64 {
+// than the winner: lateness, which is square, makes the first of them save most. 0 is for
+// nothing, and where they do not.
+func (d *Decision) perBlock(i int) float64 {
 	r, held := &d.Request, d.held(i)
 	left := r.size() - held[0]
 	block := min(r.BlockSize, left-1)
@@ -173,48 +174,90 @@ func (d *Decision) perBlock(i int, t *Terms) float64 {
 		gap = float64(d.Scores[i].Cost) - float64(d.Scores[d.Winner].Cost)
 	}
 	if gap > 0 {
-		blocks = (left - 1) / block
+		blocks = min((d.mostHeld()-held[0])/block+2, (left-1)/block)
 	}
-	if d.rows == nil || !d.priced() || held[1]|held[2]|held[3] != 0 {
-		return d.perBlockOfTerms(i, t, gap, block, blocks)
+	if blocks <= 0 {
+		return 0
 	}
-	p, f := &d.rows[i].price, d.features()
-	before := d.Scores[i].Cost
+	each := d.perBlockOfPrice(i, gap, block, &blocks)
+	if each < 0 {
+		before := d.costWith(i, 0)
+		each = (before - d.costWith(i, blocks*block)) / float64(blocks)
+		for range 2 {
+			if !(each > 0) || gap >= each*float64(blocks-1) {
+				break
+			}
+			blocks = int(gap/each) + 1
+			each = (before - d.costWith(i, blocks*block)) / float64(blocks)
+		}
+	}
+	if !(each > 0) || gap > 0 && (gap >= each*float64(blocks) || !d.beats(i, held[0], blocksFor(gap, each)*block)) {
+		return 0
+	}
+	return each
+}
+
+// perBlockOfPrice is perBlock of a candidate that a price says enough of, or negative; it
+// lowers blocks to as many as are enough.
+func (d *Decision) perBlockOfPrice(i int, gap float64, block int, blocks *int) float64 {
+	held := d.held(i)
+	if !d.ofPrice(i, &held) {
+		return -1
+	}
+	p, f, before := &d.rows[i].price, d.features(), d.Scores[i].Cost
 	if len(d.Request.Preferred) > 0 { // which lowers it
-		f.tokens, f.pairs = float32(left), float32(pairs(left, held[0]))
+		f.hold(d.Request.size(), held[0])
 		before = p.of(&f, d.now)
 	}
 	// Without lateness each saves this at least: so few blocks are enough.
-	least := (float64(p.first.token+p.token) + float64(p.first.pair+p.pair)*(float64(held[0])+float64(block)/2)) * float64(block)
-	if gap < least*float64(blocks-1) {
-		blocks = int(gap/least) + 1
+	least := float64(p.token*(1+p.delayed)+p.beside+p.evict) + float64(p.pair*(1+p.delayed))*(float64(held[0])+float64(block)/2)
+	if least *= float64(block); gap < least*float64(*blocks-1) {
+		*blocks = int(gap/least) + 1
 	}
-	more := blocks * block
-	f.tokens, f.pairs = float32(left-more), float32(pairs(left-more, held[0]+more))
-	return float64(max(before-p.of(&f, d.now), 0)) / float64(blocks)
+	f.hold(d.Request.size(), held[0]+*blocks*block)
+	return float64(max(before-p.of(&f, d.now), 0)) / float64(*blocks)
 }
 
-// perBlockOfTerms is that of a candidate that is priced by Terms and lacks so many blocks.
-func (d *Decision) perBlockOfTerms(i int, t *Terms, gap float64, block, blocks int) float64 {
-	c, held := &d.Candidates[i], d.held(i)
+// ofPrice reports whether the cost of a candidate that holds so much is what its price says.
+func (d *Decision) ofPrice(i int, held *[4]int) bool {
+	return d.rows != nil && d.priced() && held[1]|held[2]|held[3] == 0 && d.need() <= d.rows[i].room
+}
+
+// beats reports whether a candidate that holds some of the prompt would win with so many
+// tokens more, as far as that is more than anybody holds: all others are later by that.
+func (d *Decision) beats(i, held, more int) bool {
+	most := min(held+more, d.Request.size()-1)
+	if most <= d.mostHeld() {
+		return true
+	}
+	before := d.most
+	d.most = most + 1
+	beats := d.costWith(i, more) < d.costWith(d.Winner, 0)
+	d.most = before
+	return beats
+}
+
+// blocksFor is how many blocks make up for what a candidate costs more than the winner;
+// a few too many rather than too few.
+func blocksFor(gap, each float64) int { return int(math.Ceil(gap*1.005/each)) + 1 }
+
+// costWith is the cost in milliseconds of a candidate that holds so many tokens more on
+// the device.
+func (d *Decision) costWith(i, more int) float64 {
+	held, c := d.held(i), &d.Candidates[i]
+	if d.ofPrice(i, &held) {
+		f := d.features()
+		f.hold(d.Request.size(), held[0]+more)
+		return float64(d.rows[i].price.of(&f, d.now))
+	}
+	held[0] += more
 	m := d.Params.model(c)
 	b := c.batch(m, int(d.Scores[i].Load), d.Request.Now)
-	each := 0.0
-	for range 3 {
-		more := held
-		more[0] += blocks * block
-		then := d.termsOf(i, m, &b, more)
-		saved := t.total() - then.total()
-		if d.Params.Policy == Sticky {
-			saved = t.first() - then.first()
-		}
-		each = max(saved, 0) / float64(blocks)
-		if !(gap < each*float64(blocks-1)) {
-			break
-		}
-		blocks = int(gap/each) + 1
+	t := d.termsOf(i, m, &b, held)
+	if d.Params.Policy == Sticky {
+		return t.first()
 	}
-	return each
+	return t.total()
 }
 
 // Record is what a decision's record says.
@@ -260,7 +303,7 @@ type Entry struct {
 	// Terms are those of its cost, to 0.4 %, Decode with Evict in it.
 	Terms Terms
 	// PerBlock is by how much the cost falls with each block more, on average over as many
-	// as would make it the winner.
+	// as would make it the winner; 0 if there are none.
 	PerBlock float64
 	// Load is the requests it held, where there are no Terms.
 	Load int

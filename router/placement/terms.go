@@ -26,10 +26,13 @@ type Terms struct {
 	// the likelihood that it is wanted again.
 	Evict float64
 	// Late is what a late first token costs beyond the time itself: the time to it
-	// squared, over what it takes on an idle machine that holds nothing. A wait that is
-	// short beside what the prompt takes of itself costs little more than its time, and one
-	// of twice that thrice. Without it a sum of times would let one short prompt wait for
-	// seconds to spare each of thirty answers a tenth of one.
+	// squared, over what it takes on an idle machine that holds as much of the prompt as
+	// whoever holds most of it. A wait that is short beside what has to be computed costs
+	// little more than its time, and one of twice that thrice. Without it a sum of times
+	// would let one short prompt wait for seconds to spare each of thirty answers a tenth
+	// of one. What is held counts, for the turn of a conversation that has to compute thirty
+	// milliseconds of a prompt of one second is as late after a second as any other such one.
+	// Those that come after it are later too, by what it takes.
 	Late float64
 }
 
@@ -117,8 +120,29 @@ func (d *Decision) need() float32 { return float32(d.Request.size() + d.Request.
 func (d *Decision) features() features {
 	size, output := d.Request.size(), d.Request.output()
 	length := float32(output) * (float32(size) + float32(output)/2)
-	all := float32(pairs(size, 0))
-	return features{float32(size), all, float32(output), length, float32(size), all}
+	most := d.mostHeld()
+	return features{float32(size), float32(pairs(size, 0)), float32(output), length, float32(size - most), float32(pairs(size-most, most))}
+}
+
+// hold takes away from what is to be computed of a prompt of this size what is held.
+func (f *features) hold(size, held int) {
+	held = min(held, size-1)
+	f.tokens, f.pairs = float32(size-held), float32(pairs(size-held, held))
+}
+
+// mostHeld is how much of the prompt those hold on the device that hold most of it, all
+// but the last token at most.
+func (d *Decision) mostHeld() int {
+	if d.most == 0 {
+		blocks := uint32(0)
+		for k := range d.Request.Overlaps {
+			if o := &d.Request.Overlaps[k]; uint(o.Candidate) < uint(len(d.Candidates)) {
+				blocks = max(blocks, o.Blocks[0])
+			}
+		}
+		d.most = 1 + max(min(int(min(blocks, maxBlocks))*max(d.Request.BlockSize, 0), d.Request.size()-1), 0)
+	}
+	return d.most - 1
 }
 
 // charge costs a candidate by its price, or where that does not say by Terms.
@@ -130,9 +154,7 @@ func (d *Decision) charge(i int, p *price, whole *features, need float32) {
 			s.Cost = finite(d.Terms(i).total())
 			return
 		}
-		size := d.Request.size()
-		held := min(int(min(o.Blocks[0], maxBlocks))*max(d.Request.BlockSize, 0), size-1)
-		f.tokens, f.pairs = float32(size-held), float32(pairs(size-held, held))
+		f.hold(d.Request.size(), int(min(o.Blocks[0], maxBlocks))*max(d.Request.BlockSize, 0))
 	}
 	if s.Cost = p.of(&f, d.now); need > p.room || !(s.Cost < maxCost) {
 		s.Cost = finite(d.Terms(i).total())
@@ -162,13 +184,12 @@ type batch struct {
 	shared                  float64 // what a step takes for those that run
 	step                    float64 // a whole step of theirs
 	mixed                   float64 // what a step that computes prompts takes beside them
-	// delayed is how many requests a prompt delays by the time that it is computed:
-	// those that run, and thrice whoever comes meanwhile and, where prompts are pending,
-	// those that come until the queue is empty: as many as wait, and half as many again
-	// while those are computed, and so on. Thrice because it is their first tokens that
-	// are late: with Late, the cost of a time T is T+T²/idle, and near T = idle it grows
-	// three times as fast as T.
-	delayed float64
+	// behind is how many prompts come after one and are delayed by it: one meanwhile and,
+	// where prompts are pending, those that come until the queue is empty: as many as wait,
+	// and half as many again while those are computed, and so on. It is their first tokens
+	// that are late: as the cost of a time T is T+T²/ideal with Late, that of a delay is by
+	// 1+2T/ideal larger, and they are taken to be as late as the one they come after.
+	behind float64
 }
 
 func (c *Candidate) batch(m *perfmodel.ClosedForm, load int, at time.Time) batch {
@@ -177,7 +198,7 @@ func (c *Candidate) batch(m *perfmodel.ClosedForm, load int, at time.Time) batch
 		slots = load
 	}
 	b := batch{running: float64(clamp(load-c.Prefills, 0, slots)), stepTokens: float64(c.StepTokens), mixed: m.PrefillFixedSeconds}
-	b.delayed = b.running + 3*(1+2*float64(clamp(c.Prefills, 0, maxRequests)))
+	b.behind = 1 + 2*float64(clamp(c.Prefills, 0, maxRequests))
 	if c.StepTokens <= 0 {
 		b.stepTokens = assumedStepTokens
 	}
@@ -227,17 +248,17 @@ func (d *Decision) termsOf(i int, m *perfmodel.ClosedForm, b *batch, held [4]int
 	wait, head, since := c.wait(m, b, r.Now)
 	t := Terms{Wait: wait - clampFloat(r.Now.Sub(since).Seconds(), 0, head)}
 
-	var n float64
+	var n, own float64
 	size, output := r.size(), float64(r.output())
 	if r.Role != Decode && size > 0 {
 		computed, cached := d.loaded(c, m, held, &t)
 		n = float64(computed)
-		own := m.PrefillSecondsPerToken*n + m.PrefillSecondsPerPair*pairs(computed, cached)
-		t.Prefill = own + n/b.stepTokens*b.mixed
+		own = b.own(m, n, pairs(computed, cached))
+		t.Prefill = own + n/b.stepTokens*(b.mixed-m.PrefillFixedSeconds)
 		if c.Prefills == 0 {
 			t.Prefill += b.mixed
 		}
-		t.Slowdown = b.delayed * (own + n/b.stepTokens*m.PrefillFixedSeconds)
+		t.Slowdown = (b.running + b.behind) * own
 	}
 	if r.Role != Prefill {
 		// Those that run are half way through answers like this one, so they are there for
@@ -255,15 +276,16 @@ func (d *Decision) termsOf(i int, m *perfmodel.ClosedForm, b *batch, held [4]int
 		t.Evict = need * c.evict(m, b.kv)
 	}
 	if first := t.first(); size > 0 {
-		t.Late = first * first / idle(m, float64(size), pairs(size, 0))
+		most := d.mostHeld()
+		ideal := max(m.PrefillFixedSeconds+b.own(m, float64(size-most), pairs(size-most, most)), leastIdleSeconds)
+		t.Late = first * (first + 2*b.behind*own) / ideal
 	}
 	return Terms{t.Wait * 1e3, t.Prefill * 1e3, t.Load * 1e3, t.Slowdown * 1e3, t.Decode * 1e3, t.Evict * 1e3, t.Late * 1e3}
 }
 
-// idle is the time to the first token, in seconds, where nothing runs and nothing is
-// held.
-func idle(m *perfmodel.ClosedForm, size, pairs float64) float64 {
-	return max(m.PrefillFixedSeconds+m.PrefillSecondsPerToken*size+m.PrefillSecondsPerPair*pairs, leastIdleSeconds)
+// own is what computing so many tokens of a prompt takes of itself, beyond the first step.
+func (b *batch) own(m *perfmodel.ClosedForm, tokens, pairs float64) float64 {
+	return (m.PrefillSecondsPerToken+m.PrefillFixedSeconds/b.stepTokens)*tokens + m.PrefillSecondsPerPair*pairs
 }
 
 // loaded decides what is computed though it lies in a slower tier: what is faster

@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
 # Ways of routing compared on simulated fleets: three shapes of trace (chats under
-# system prompts, agents, questions about long documents) on equal workers, and the
-# chats on a fleet of two kinds of machines. Each shape is played at the load where
-# round-robin saturates, as SEEDS different traces; ratios to the first mode come
-# with 95 % intervals over the seeds, reports and plots of the first seed go to OUTPUT.
+# system prompts, agents, questions about long documents) on equal workers and on a
+# fleet of two kinds of machines. Each is played at the load where round-robin
+# saturates, or LOADS times that, as SEEDS different traces; ratios to the first mode
+# come with 95 % intervals over the seeds, reports and plots of the first seed go to OUTPUT.
 #   scripts/replay/run.sh [OUTPUT]      default: ./replay-report
-# MODES (round-robin,kv,dynamo,sticky,least-loaded), SEEDS (3), REQUESTS (5000) of each
-# trace, and DYNAMO, a binary to use. SHORT=1 is a form for continuous integration.
+# MODES (kv,round-robin,dynamo,sticky,lmetric,least-loaded), SEEDS (3), REQUESTS (5000) of
+# each trace, LOADS ("1"; "0.6 1 1.3" is three), and DYNAMO, a binary to use. SHORT=1 is a
+# form for continuous integration.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 out=${1:-replay-report}
-modes=${MODES:-round-robin,kv,dynamo,sticky,least-loaded} seeds=${SEEDS:-3} requests=${REQUESTS:-5000}
+modes=${MODES:-kv,round-robin,dynamo,sticky,lmetric,least-loaded} seeds=${SEEDS:-3} requests=${REQUESTS:-5000} loads=${LOADS:-1}
 if [ -n "${SHORT:-}" ]; then modes=round-robin,kv seeds=2 requests=600; fi
 mkdir -p "$out"
 work=$(mktemp -d)
@@ -51,21 +52,31 @@ saturation() { # SHAPE FLEET
 }
 
 play() { # NAME SHAPE FLEET
-  local name=$1 shape=$2 fleet=$3 rate traces=()
-  rate=$(saturation "$shape" "$fleet")
-  for seed in $(seq "$seeds"); do
-    synth "$shape" "$rate" "$seed" "$work/$name.$seed.jsonl"
-    traces+=("$work/$name.$seed.jsonl")
+  local shape=$2 fleet=$3 most rate load name traces
+  most=$(saturation "$shape" "$fleet")
+  for load in $loads; do
+    name=$1 traces=()
+    if [ "$loads" != 1 ]; then name=$1-$load; fi
+    rate=$(awk -v a="$most" -v b="$load" 'BEGIN { printf "%.3f", a * b }')
+    for seed in $(seq "$seeds"); do
+      synth "$shape" "$rate" "$seed" "$work/$name.$seed.jsonl"
+      traces+=("$work/$name.$seed.jsonl")
+    done
+    echo
+    echo "== $name on $fleet, $rate requests a second"
+    "$dynamo" replay "${traces[@]}" --fleet "$fleet" --router-mode "$modes" --ttft 2s --itl 50ms --output "$out/$name" >"$out/$name.txt"
+    sed '/^$/,$d' "$out/$name.txt" # the table; the rest is in the file
+    rm -f "${traces[@]}"
   done
-  echo
-  echo "== $name on $fleet, $rate requests a second"
-  "$dynamo" replay "${traces[@]}" --fleet "$fleet" --router-mode "$modes" --ttft 2s --itl 50ms --output "$out/$name" >"$out/$name.txt"
-  sed '/^$/,$d' "$out/$name.txt" # the table; the rest is in the file
 }
 
 play chat chat h200-8b:8
 play agents agents h200-8b:8
 play documents documents h200-8b:8
 play unequal chat h200-8b:4,h100-8b:4
+if [ -z "${SHORT:-}" ]; then
+  play unequal-agents agents h200-8b:4,h100-8b:4
+  play unequal-documents documents h200-8b:4,h100-8b:4
+fi
 echo
 echo "reports: $out/*/compare.html"

@@ -1,0 +1,172 @@
+package placement
+
+import "slices"
+
+// Choice is the winner of a decision, and nothing of the others.
+type Choice struct {
+	// Winner is an index of the candidates, or None.
+	Winner int
+	// FirstMS is the predicted time until its first token, in milliseconds; 0 if the
+	// policy does not ask who holds what.
+	FirstMS float64
+}
+
+// Choose makes the decision that Decide makes, for who keeps no record of it: a
+// simulation. By turns it looks at few candidates.
+func (f *Fleet) Choose(p Params, r *Request) Choice {
+	if p.Policy == RoundRobin && r.plain() {
+		f.refresh(&p, r.Now)
+		return Choice{Winner: f.next(r)}
+	}
+	var d Decision
+	d.Params, d.Request, d.alone = p, *r, true
+	d.now = f.refresh(&d.Params, r.Now)
+	d.Candidates, d.rows = f.candidates, f.rows
+	d.Scores = slices.Grow(f.scores[:0], len(f.rows))[:len(f.rows)]
+	f.scores = d.Scores
+	if d.priced() && r.plain() {
+		f.cheapest(&d)
+	} else {
+		d.make()
+	}
+	c := Choice{Winner: d.Winner}
+	if d.Winner != None && p.Policy.UsesOverlap() {
+		c.FirstMS = d.Terms(d.Winner).first()
+	}
+	return c
+}
+
+// plain reports whether the request suits every candidate of its role alike.
+func (r *Request) plain() bool {
+	return r.Sticky == Key{} && len(r.Excluded) == 0 && r.Adapter == "" && r.Ranks == nil && r.Pin == (Pin{}) && len(r.Required) == 0 && len(r.Preferred) == 0
+}
+
+// cheapest finds the winner of a decision whose costs are made of prices. Scores are
+// made of those alone that hold something, or that a price does not say enough of.
+func (f *Fleet) cheapest(d *Decision) {
+	d.Winner = None
+	whole, need, role := d.features(), d.need(), d.Request.Role
+	f.holds = slices.Grow(f.holds[:0], len(f.rows))[:len(f.rows)]
+	for k := range d.Request.Overlaps {
+		if i := d.Request.Overlaps[k].Candidate; uint(i) < uint(len(f.rows)) {
+			f.holds[i] = int32(k + 1)
+		}
+	}
+	var best Score
+	for i := range f.rows {
+		row := &f.rows[i]
+		if row.verdict != Fit || row.role != Whole && row.role != role {
+			continue
+		}
+		x := Score{Doubted: row.doubted, overlap: f.holds[i]}
+		if f.holds[i] == 0 && need <= row.room {
+			x.Cost = row.price.of(&whole, d.now)
+		}
+		if f.holds[i] != 0 || need > row.room || !(x.Cost < maxCost) {
+			s := &d.Scores[i]
+			s.stand(&row.standing, role)
+			s.overlap = f.holds[i]
+			d.charge(i, &row.price, &whole, need)
+			x.Cost = s.Cost
+		}
+		if d.Winner == None || x.Doubted == best.Doubted && x.Cost < best.Cost {
+			d.Winner, best = i, x
+			continue
+		}
+		if x.Doubted != best.Doubted || x.Cost == best.Cost {
+			a, b := d.chosen(i, &x), d.chosen(d.Winner, &best)
+			if (rule{}).compare(a, b) < 0 {
+				d.Winner, best = i, x
+			}
+		}
+	}
+	for k := range d.Request.Overlaps {
+		if i := d.Request.Overlaps[k].Candidate; uint(i) < uint(len(f.rows)) {
+			f.holds[i] = 0
+		}
+	}
+	if d.Winner != None {
+		s := &d.Scores[d.Winner]
+		s.stand(&f.rows[d.Winner].standing, role)
+		s.overlap = best.overlap
+	}
+}
+
+// chosen is a candidate with a score that is not among the decision's.
+func (d *Decision) chosen(i int, s *Score) contender {
+	c := &d.Candidates[i]
+	return contender{id: uint64(c.ID), rank: uint16(c.Rank), doubted: s.Doubted, cost: s.Cost, tie: d.tie(i)}
+}
+
+// turns lists candidates by their last turns, the longest ago first. Whoever gets a
+// turn moves to the end.
+type turns struct {
+	valid      bool
+	of         []uint64 // of each candidate
+	prev, next []int32  // of each; the last one is the ring's beginning and end
+}
+
+// sort makes the list.
+func (t *turns) sort(candidates []Candidate) {
+	n := len(candidates)
+	t.valid, t.of = true, t.of[:0]
+	t.prev, t.next = slices.Grow(t.prev[:0], n+1)[:n+1], slices.Grow(t.next[:0], n+1)[:n+1]
+	order := make([]int32, n)
+	for i := range candidates {
+		t.of = append(t.of, candidates[i].Turn)
+		order[i] = int32(i)
+	}
+	slices.SortStableFunc(order, func(a, b int32) int {
+		switch {
+		case t.of[a] < t.of[b]:
+			return -1
+		case t.of[a] > t.of[b]:
+			return 1
+		}
+		return 0
+	})
+	last := int32(n)
+	for _, i := range order {
+		t.prev[i], t.next[last] = last, i
+		last = i
+	}
+	t.prev[n], t.next[last] = last, int32(n)
+}
+
+// move gives a candidate another turn, most often the latest.
+func (t *turns) move(i int32, turn uint64) {
+	t.next[t.prev[i]], t.prev[t.next[i]] = t.next[i], t.prev[i]
+	t.of[i] = turn
+	end := int32(len(t.of))
+	after := t.prev[end]
+	for after != end && t.of[after] > turn {
+		after = t.prev[after]
+	}
+	t.prev[i], t.next[i] = after, t.next[after]
+	t.prev[t.next[i]], t.next[after] = i, i
+}
+
+// next is the winner by turns.
+func (f *Fleet) next(r *Request) int {
+	t, d := &f.turns, Decision{Request: Request{Seed: r.Seed}, Candidates: f.candidates}
+	if !t.valid {
+		t.sort(f.candidates)
+	}
+	winner, best, end := None, contender{}, int32(len(t.of))
+	for i := t.next[end]; i != end; i = t.next[i] {
+		row := &f.rows[i]
+		if row.verdict != Fit || row.role != Whole && row.role != r.Role {
+			continue
+		}
+		x := contender{doubted: row.doubted, cost: 0 - float32(t.of[t.prev[end]]-t.of[i])}
+		if winner != None && !best.doubted && x.cost > best.cost {
+			break // as are all that follow
+		}
+		c := &f.candidates[i]
+		x.id, x.rank, x.tie = uint64(c.ID), uint16(c.Rank), d.tie(int(i))
+		if winner == None || (rule{}).compare(x, best) < 0 {
+			winner, best = int(i), x
+		}
+	}
+	return winner
+}
