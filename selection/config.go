@@ -8,6 +8,7 @@ import (
 
 	"github.com/dynamo-go/dynamo"
 	"github.com/dynamo-go/dynamo/obs"
+	"github.com/dynamo-go/dynamo/router"
 )
 
 // Config is what a Server needs to know.
@@ -26,6 +27,10 @@ type Config struct {
 	DrainTimeout time.Duration
 	// Addresses are where a worker is reached, as discovery has them; nil: nowhere.
 	Addresses func(id dynamo.WorkerID, epoch uint64) []string
+	// NewRouters makes the routers of a model that clients add workers of and AddModel
+	// does not know, over those for answers and those for prompts alone; nil: clients
+	// may add none.
+	NewRouters func(model string) (answers, prompts *router.Router, err error)
 	// Explain and State are what /v1/requests/{id}/explain and /v1/router answer; both
 	// can be written as JSON.
 	Explain func(dynamo.RequestID) (any, bool)

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/dynamo-go/dynamo"
@@ -18,58 +17,55 @@ import (
 	"github.com/dynamo-go/dynamo/openai"
 )
 
-// statusError is an error whose status is not that of its kind.
-type statusError struct {
-	status int
-	err    *dynamo.Error
+// statuses are those of errors whose HTTP status is not that of their kind, by code.
+var statuses = map[string]int{
+	"already_reserved":   http.StatusConflict,
+	"already_registered": http.StatusConflict,
+	"body_too_large":     http.StatusRequestEntityTooLarge,
+	"invalid_api_key":    http.StatusUnauthorized,
+	"cross_origin":       http.StatusForbidden,
+	"method_not_allowed": http.StatusMethodNotAllowed,
 }
 
-// Error returns the message.
-func (e *statusError) Error() string { return e.err.Error() }
-
-// Unwrap returns the error with its kind.
-func (e *statusError) Unwrap() error { return e.err }
+// statusOf is the HTTP status of an error.
+func statusOf(e *dynamo.Error) int {
+	if status, own := statuses[e.Code]; own {
+		return status
+	}
+	return e.Kind.Info().HTTPStatus
+}
 
 // fault is an error of a field.
 func fault(param, format string, args ...any) *dynamo.Error {
 	return &dynamo.Error{Kind: dynamo.KindInvalid, Param: param, Message: fmt.Sprintf(format, args...)}
 }
 
-// refuse answers with an error and returns its label. What has no kind is a bug or a
-// broken machine, and its text stays in the log.
-func (s *Server) refuse(w http.ResponseWriter, err error) string {
+// public is an error as clients see it. What has no kind is a bug or a broken machine,
+// and its text stays in the log.
+func (s *Server) public(err error) *dynamo.Error {
 	var e *dynamo.Error
 	if !errors.As(err, &e) {
 		s.log.Error("request failed", obs.KeyError, err)
 		e = &dynamo.Error{Kind: dynamo.KindOf(err), Message: "something went wrong in the server; its log says more"}
 	}
-	status := e.Kind.Info().HTTPStatus
-	var own *statusError
-	if errors.As(err, &own) {
-		status = own.status
+	if e.RetryAfter == 0 && (e.Kind == dynamo.KindUnavailable || e.Kind == dynamo.KindExhausted) {
+		own := *e
+		own.RetryAfter = retryAfter
+		e = &own
 	}
-	after := e.RetryAfter
-	if after == 0 && (e.Kind == dynamo.KindUnavailable || e.Kind == dynamo.KindExhausted) {
-		after = retryAfter
-	}
-	if after > 0 {
-		w.Header().Set("Retry-After", strconv.Itoa(max(1, int(math.Ceil(after.Seconds())))))
+	return e
+}
+
+// refuse answers with an error over HTTP.
+func refuse(w http.ResponseWriter, e *dynamo.Error) {
+	status := statusOf(e)
+	if e.RetryAfter > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(max(1, int(math.Ceil(e.RetryAfter.Seconds())))))
 	}
 	if status == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", "Bearer")
 	}
 	write(w, status, openai.AppendError(nil, e))
-	return e.Kind.String()
-}
-
-// answer answers with v as JSON.
-func (s *Server) answer(w http.ResponseWriter, status int, v any) error {
-	body, err := json.Marshal(v, json.Deterministic(true), jsontext.AllowInvalidUTF8(true))
-	if err != nil {
-		return fmt.Errorf("write the answer: %w", err)
-	}
-	write(w, status, body)
-	return nil
 }
 
 func write(w http.ResponseWriter, status int, body []byte) {
@@ -86,70 +82,27 @@ func write(w http.ResponseWriter, status int, body []byte) {
 func syntax(err error) error {
 	var known *dynamo.Error
 	if errors.As(err, &known) {
-		return err
+		return known
 	}
 	var large *http.MaxBytesError
 	var text *jsontext.SyntacticError
-	var value *json.SemanticError
 	switch {
 	case errors.As(err, &large):
-		return &statusError{http.StatusRequestEntityTooLarge, fault("", "the body is larger than %d bytes, the limit here", maxBodyBytes)}
-	case errors.As(err, &value):
-		param := paramOf(value.JSONPointer)
-		if errors.Is(err, json.ErrUnknownName) {
-			return fault(param, "there is no field %q here; leave it out, or correct its name", param)
-		}
-		return fault(param, "%s cannot be read: it is %s, and must be %s", quoted(param), kindOf(value), wanted(value))
-	case errors.As(err, &text):
+		return errLarge
+	case errors.As(err, &text) && !errors.Is(err, io.ErrUnexpectedEOF):
 		e := fault(paramOf(text.JSONPointer), "the body is not valid JSON at byte %d: %v", text.ByteOffset, text.Err)
 		e.Code = "invalid_json"
 		return e
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		e := fault("", "the body is not a complete JSON object; send one with Content-Type: application/json")
-		e.Code = "invalid_json"
-		return e
+		return errShort
 	}
 	return &dynamo.Error{Kind: dynamo.KindInvalid, Message: "the body cannot be read", Err: err}
 }
 
-func quoted(param string) string {
-	if param == "" {
-		return "the body"
-	}
-	return param
-}
-
-func kindOf(e *json.SemanticError) string {
-	if e.JSONKind == 0 {
-		return "something else"
-	}
-	if e.JSONValue != nil && len(e.JSONValue) < shown {
-		return string(e.JSONValue)
-	}
-	return "a " + e.JSONKind.String()
-}
-
-func wanted(e *json.SemanticError) string {
-	if e.GoType == nil {
-		return "something else"
-	}
-	switch k := e.GoType.Kind().String(); {
-	case strings.HasPrefix(k, "uint"):
-		return "an integer, not negative and not too large"
-	case strings.HasPrefix(k, "int"):
-		return "an integer, not too large"
-	case strings.HasPrefix(k, "float"):
-		return "a number"
-	case k == "slice":
-		return "an array"
-	case k == "struct", k == "map":
-		return "an object"
-	case k == "ptr":
-		return "a number or an object, as documented"
-	default:
-		return "a " + k
-	}
-}
+var (
+	errShort = &dynamo.Error{Kind: dynamo.KindInvalid, Code: "invalid_json", Message: "the body is not a complete JSON object; send one with Content-Type: application/json"}
+	errLarge = &dynamo.Error{Kind: dynamo.KindInvalid, Code: "body_too_large", Message: fmt.Sprintf("the body is larger than %d bytes, the limit here", maxBodyBytes)}
+)
 
 // paramOf writes a JSON pointer as OpenAI writes a param: a[0].b.
 func paramOf(p jsontext.Pointer) string {

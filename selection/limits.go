@@ -7,6 +7,8 @@ const (
 	// maxBodyBytes bounds a body; more is refused with 413. A prompt of a million ids
 	// takes some 7 MiB.
 	maxBodyBytes = 16 << 20
+	// firstBodyBytes is how much of a body's length is believed before it is there.
+	firstBodyBytes = 64 << 10
 	// maxPrompt bounds a prompt in tokens, and maxText one in bytes of text; more is
 	// refused with 400.
 	maxPrompt = 4 << 20
@@ -42,6 +44,15 @@ const (
 	// maxHandlers is how many requests are handled at once, those that wait for a worker
 	// included; one more is refused with 429 before its body is read.
 	maxHandlers = 4096
+	// maxAnswerBytes bounds an answer that a client reads over HTTP; a longer one is an
+	// error. Over rpc it is one message.
+	maxAnswerBytes = 64 << 20
+	// maxAdded bounds the workers that clients have added, together; one more is
+	// refused with 429. maxURL bounds the address of one, maxRanks its data-parallel
+	// ranks, maxContext a context length, and maxPlaces each of the numbers that say how
+	// much one takes.
+	maxAdded, maxURL, maxRanks = 1 << 14, 2048, 256
+	maxContext, maxPlaces      = 1<<31 - 1, 1 << 30
 	// retryAfter is what a client is told to wait where nobody has said for how long.
 	retryAfter = time.Second
 	// shown bounds what an error message quotes.

@@ -33,16 +33,23 @@ type Model struct {
 // AddModel serves m from now on, in place of one of the same name. Reservations stay
 // with the router they were made at.
 func (s *Server) AddModel(m *Model) {
+	s.adding.Lock()
+	defer s.adding.Unlock()
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.mu.models[m.Name] = m
+	s.mu.Unlock()
+	s.rejoin(m.Name)
 }
 
-// RemoveModel serves the model no longer; its reservations end by themselves.
+// RemoveModel serves the model no longer, but for workers that clients have added; its
+// reservations end by themselves.
 func (s *Server) RemoveModel(name string) {
+	s.adding.Lock()
+	defer s.adding.Unlock()
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	delete(s.mu.models, name)
+	s.mu.Unlock()
+	s.rejoin(name)
 }
 
 // SetAdapters says which adapters a model has by now.
@@ -60,9 +67,14 @@ func (s *Server) SetAdapters(name string, adapters []string) {
 func (s *Server) models() []*Model {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	all := make([]*Model, 0, len(s.mu.models))
+	all := make([]*Model, 0, len(s.mu.models)+len(s.mu.own))
 	for _, m := range s.mu.models {
 		all = append(all, m)
+	}
+	for name, m := range s.mu.own {
+		if s.mu.models[name] == nil {
+			all = append(all, m)
+		}
 	}
 	slices.SortFunc(all, func(a, b *Model) int { return strings.Compare(a.Name, b.Name) })
 	return all

@@ -1,15 +1,10 @@
 package selection
 
 import (
-	"io"
 	"math"
-	"net/http"
 	"regexp"
-	"strconv"
 	"strings"
-	"time"
 
-	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/dynamo-go/dynamo"
@@ -17,150 +12,114 @@ import (
 	"github.com/dynamo-go/dynamo/tokens"
 )
 
-// request is the body of the routes that are about a request. Names are NVIDIA
-// Dynamo's selection service's where that has the same thing; those in a second
-// position are further names of the one before.
+// request is the message of the methods that are about a request.
 type request struct {
-	Model     string `json:"model"`
-	ModelName string `json:"model_name"`
+	Model string
 	// RequestID is the request's and, if it is reserved, the reservation's.
-	RequestID   string `json:"request_id"`
-	SelectionID string `json:"selection_id"`
+	RequestID string
 	// Group parts the workers of a name in the reference; there is one here.
-	Group string `json:"routing_group"`
+	Group string
 	// Role is "prefill" for the part of a request that computes its prompt.
-	Role string `json:"role"`
+	Role string
 
 	// One of these is the prompt.
-	TokenIDs    []dynamo.TokenID `json:"token_ids"`
-	BlockHashes []hash           `json:"block_hashes"` // with BlockSize, and Length where there is more
-	Text        string           `json:"text"`
-	Messages    jsontext.Value   `json:"messages"`
+	TokenIDs    []dynamo.TokenID
+	BlockHashes []dynamo.BlockHash // with BlockSize, and Length where there is more
+	Text        string
+	Messages    jsontext.Value
 
-	BlockSize int    `json:"block_size"`
-	Length    int    `json:"isl_tokens"`
-	Adapter   string `json:"lora_name"`
+	BlockSize, Length int
+	Adapter           string
 	// CacheSalt is what the engine receives as such: it separates caches.
-	CacheSalt string `json:"cache_salt"`
+	CacheSalt string
 
-	Expected       int `json:"expected_output"`
-	ExpectedTokens int `json:"expected_output_tokens"`
-	MaxTokens      int `json:"max_tokens"`
-	Priority       int `json:"priority"`
-	StrictPriority int `json:"strict_priority"`
+	Expected, MaxTokens      int
+	Priority, StrictPriority int
+	Session, Tenant          string
 
-	Session   string `json:"session"`
-	SessionID string `json:"session_id"`
-	Tenant    string `json:"tenant"`
+	Worker            dynamo.WorkerID
+	Rank              *int
+	Pinned            *pin
+	Allowed, Excluded []dynamo.WorkerID
 
-	Worker   workerID   `json:"worker_id"`
-	Rank     *int       `json:"dp_rank"`
-	Pinned   *pin       `json:"pinned_worker"`
-	Allowed  []workerID `json:"allowed_worker_ids"`
-	Excluded []workerID `json:"excluded_worker_ids"`
-
-	Constraints constraints `json:"routing_constraints"`
-	Override    override    `json:"router_config_override"`
+	Constraints constraints
+	Override    override
 	// Wait has a request wait for a worker, up to --worker-wait, that none can take at
 	// once. LeaseSeconds stands in for the server's lease.
-	Wait         bool    `json:"wait"`
-	LeaseSeconds float64 `json:"lease_seconds"`
+	Wait         bool
+	LeaseSeconds float64
+}
+
+// requestFields have NVIDIA Dynamo's selection service's names where that has the same
+// thing.
+var requestFields = fields[request]{
+	"model":                  func(q *request) any { return &q.Model },
+	"model_name":             func(q *request) any { return &q.Model },
+	"request_id":             func(q *request) any { return (*name)(&q.RequestID) },
+	"selection_id":           func(q *request) any { return (*name)(&q.RequestID) },
+	"routing_group":          func(q *request) any { return &q.Group },
+	"role":                   func(q *request) any { return &q.Role },
+	"token_ids":              func(q *request) any { return &q.TokenIDs },
+	"block_hashes":           func(q *request) any { return &q.BlockHashes },
+	"text":                   func(q *request) any { return &q.Text },
+	"messages":               func(q *request) any { return &q.Messages },
+	"block_size":             func(q *request) any { return &q.BlockSize },
+	"isl_tokens":             func(q *request) any { return &q.Length },
+	"lora_name":              func(q *request) any { return &q.Adapter },
+	"cache_salt":             func(q *request) any { return &q.CacheSalt },
+	"expected_output":        func(q *request) any { return &q.Expected },
+	"expected_output_tokens": func(q *request) any { return &q.Expected },
+	"max_tokens":             func(q *request) any { return &q.MaxTokens },
+	"priority":               func(q *request) any { return &q.Priority },
+	"strict_priority":        func(q *request) any { return &q.StrictPriority },
+	"session":                func(q *request) any { return &q.Session },
+	"session_id":             func(q *request) any { return &q.Session },
+	"tenant":                 func(q *request) any { return &q.Tenant },
+	"worker_id":              func(q *request) any { return &q.Worker },
+	"dp_rank":                func(q *request) any { return &q.Rank },
+	"pinned_worker":          func(q *request) any { return &q.Pinned },
+	"allowed_worker_ids":     func(q *request) any { return &q.Allowed },
+	"excluded_worker_ids":    func(q *request) any { return &q.Excluded },
+	"routing_constraints":    func(q *request) any { return &q.Constraints },
+	"router_config_override": func(q *request) any { return &q.Override },
+	"wait":                   func(q *request) any { return &q.Wait },
+	"lease_seconds":          func(q *request) any { return &q.LeaseSeconds },
 }
 
 type pin struct {
-	Worker workerID `json:"worker_id"`
-	Rank   *int     `json:"dp_rank"`
+	Worker dynamo.WorkerID
+	Rank   *int
+}
+
+var pinFields = fields[pin]{
+	"worker_id": func(p *pin) any { return &p.Worker },
+	"dp_rank":   func(p *pin) any { return &p.Rank },
 }
 
 type constraints struct {
-	Required  []string           `json:"required_taints"`
-	Preferred map[string]float64 `json:"preferred_taints"`
+	Required  []string
+	Preferred map[string]float64
+}
+
+var constraintFields = fields[constraints]{
+	"required_taints":  func(c *constraints) any { return &c.Required },
+	"preferred_taints": func(c *constraints) any { return &c.Preferred },
 }
 
 type override struct {
-	Policy           string   `json:"policy"`
-	Mode             string   `json:"router_mode"`
-	OverlapCredit    *float64 `json:"overlap_score_credit"`
-	PrefillLoadScale *float64 `json:"prefill_load_scale"`
-	Temperature      *float64 `json:"router_temperature"`
+	Policy                                       string
+	OverlapCredit, PrefillLoadScale, Temperature *float64
 }
 
-// workerID is a worker's id: a number, or a string of 16 hexadecimal digits or with
-// a decimal number.
-type workerID dynamo.WorkerID
-
-// UnmarshalJSONFrom reads it.
-func (w *workerID) UnmarshalJSONFrom(d *jsontext.Decoder) error {
-	n, err := readID(d, "a worker's id")
-	*w = workerID(n)
-	return err
+var overrideFields = fields[override]{
+	"policy":               func(o *override) any { return &o.Policy },
+	"router_mode":          func(o *override) any { return &o.Policy },
+	"overlap_score_credit": func(o *override) any { return &o.OverlapCredit },
+	"prefill_load_scale":   func(o *override) any { return &o.PrefillLoadScale },
+	"router_temperature":   func(o *override) any { return &o.Temperature },
 }
 
-// hash is a block's: a number, negative or not, or a string of hexadecimal digits.
-type hash dynamo.BlockHash
-
-// UnmarshalJSONFrom reads it.
-func (h *hash) UnmarshalJSONFrom(d *jsontext.Decoder) error {
-	n, err := readID(d, "a block's hash")
-	*h = hash(n)
-	return err
-}
-
-// readID reads 64 bits. Null is 0.
-func readID(d *jsontext.Decoder, what string) (uint64, error) {
-	v, err := d.ReadValue()
-	if err != nil {
-		return 0, err
-	}
-	var text string
-	switch v.Kind() {
-	case 'n':
-		return 0, nil
-	case '0':
-		text = string(v)
-		if n, err := strconv.ParseUint(text, 10, 64); err == nil {
-			return n, nil
-		}
-		if n, err := strconv.ParseInt(text, 10, 64); err == nil {
-			return uint64(n), nil // as the reference writes hashes
-		}
-	case '"':
-		if err := json.Unmarshal(v, &text); err != nil {
-			return 0, err
-		}
-		digits, base := text, 10
-		if hex, ok := strings.CutPrefix(text, "0x"); ok {
-			digits, base = hex, 16
-		} else if len(text) == 16 || strings.ContainsAny(text, "abcdefABCDEF") {
-			base = 16
-		}
-		if n, err := strconv.ParseUint(digits, base, 64); err == nil {
-			return n, nil
-		}
-	}
-	param := paramOf(d.StackPointer())
-	return 0, fault(param, "%s is %s, which is not %s: that is a number of 64 bits, or a string of 16 hexadecimal digits", param, clip(string(v)), what)
-}
-
-// decode reads a body into v.
-func decode(w http.ResponseWriter, r *http.Request, v any) error {
-	rc := http.NewResponseController(w)
-	_ = rc.SetReadDeadline(time.Now().Add(bodyTimeout)) // without support there is none
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBodyBytes))
-	_ = rc.SetReadDeadline(time.Time{})
-	if err != nil {
-		return syntax(err)
-	}
-	if len(body) == 0 {
-		return syntax(io.EOF)
-	}
-	if err := json.Unmarshal(body, v, json.RejectUnknownMembers(true)); err != nil {
-		return syntax(err)
-	}
-	return nil
-}
-
-// either is the one of two names of a field that was used.
+// either is a, unless that is zero.
 func either[T comparable](a, b T) T {
 	var zero T
 	if a != zero {
@@ -173,17 +132,18 @@ func either[T comparable](a, b T) T {
 var names = regexp.MustCompile(`^[A-Za-z0-9._:@-]+$`)
 
 func checkName(param, name string) error {
-	if name != "" && (len(name) > maxName || !names.MatchString(name)) {
-		return fault(param, "%s is %q; it has 1 to %d letters, digits and ._:@-", param, clip(name), maxName)
+	if name != "" && (len(name) > maxName || !names.MatchString(name) || strings.Trim(name, ".") == "") {
+		return fault(param, "%s is %q; it has 1 to %d letters, digits and ._:@-, and not dots alone", param, clip(name), maxName)
 	}
 	return nil
 }
 
 // check looks for faults that can be seen without the model.
 func (q *request) check() error {
-	q.Model, q.RequestID, q.Session = either(q.Model, q.ModelName), either(q.RequestID, q.SelectionID), either(q.Session, q.SessionID)
-	q.Expected, q.Override.Policy = either(q.Expected, q.ExpectedTokens), either(q.Override.Policy, q.Override.Mode)
 	if q.Pinned != nil {
+		if q.Worker != 0 || q.Rank != nil {
+			return fault("pinned_worker", "pinned_worker is there beside worker_id or dp_rank, which say the same; give one of them")
+		}
 		q.Worker, q.Rank = q.Pinned.Worker, q.Pinned.Rank
 	}
 	for _, f := range []struct{ param, name string }{{"request_id", q.RequestID}, {"session", q.Session}, {"tenant", q.Tenant}} {
@@ -203,10 +163,7 @@ func (q *request) check() error {
 	}{
 		{"expected_output", q.Expected, 0, maxOutput}, {"max_tokens", q.MaxTokens, 0, maxOutput}, {"strict_priority", q.StrictPriority, 0, math.MaxInt32},
 		{"priority", q.Priority, math.MinInt32, math.MaxInt32}, {"block_size", q.BlockSize, 0, maxBlockSize}, {"isl_tokens", q.Length, 0, maxPrompt},
-		{"token_ids", len(q.TokenIDs), 0, maxPrompt}, {"text", len(q.Text), 0, maxText}, {"messages", len(q.Messages), 0, maxText},
-		{"allowed_worker_ids", len(q.Allowed), 0, maxWorkers}, {"excluded_worker_ids", len(q.Excluded), 0, maxWorkers},
-		{"routing_constraints.required_taints", len(q.Constraints.Required), 0, maxLabels},
-		{"routing_constraints.preferred_taints", len(q.Constraints.Preferred), 0, maxLabels},
+		{"text", len(q.Text), 0, maxText}, {"messages", len(q.Messages), 0, maxText},
 		{"lora_name", len(q.Adapter), 0, maxLabel}, {"cache_salt", len(q.CacheSalt), 0, maxLabel},
 	} {
 		if f.n < f.least || f.n > f.most {
@@ -223,9 +180,6 @@ func (q *request) checkPlace() error {
 	}
 	if q.Rank != nil && q.Worker == 0 {
 		return fault("dp_rank", "dp_rank is there without worker_id; a rank is one of a worker's: give both")
-	}
-	if q.Wait && len(q.Allowed)+len(q.Excluded) > 0 {
-		return fault("wait", "wait and a list of workers do not go together, for the workers may change meanwhile; leave one of them out")
 	}
 	if lease := q.LeaseSeconds; !(lease >= 0 && lease <= maxLease.Seconds()) {
 		return fault("lease_seconds", "lease_seconds is %v; it must be 0 (the server's) to %v", lease, maxLease.Seconds())
@@ -259,7 +213,7 @@ func labelOf(param, text string) (string, error) {
 // routing is what is said about the worker.
 func (q *request) routing() (*dynamo.Routing, error) {
 	g := &dynamo.Routing{
-		Worker: dynamo.WorkerID(q.Worker), Rank: q.Rank, Tenant: q.Tenant, Session: q.Session, ExpectedOutput: q.Expected,
+		Worker: q.Worker, Rank: q.Rank, Tenant: q.Tenant, Session: q.Session, ExpectedOutput: q.Expected,
 		StrictPriority: q.StrictPriority, RequiredLabels: q.Constraints.Required,
 		Overrides: dynamo.RoutingOverrides{
 			Policy: q.Override.Policy, OverlapCredit: q.Override.OverlapCredit, PrefillLoadScale: q.Override.PrefillLoadScale, Temperature: q.Override.Temperature,
@@ -286,16 +240,10 @@ func (q *request) ask(m *Model, adapter string) (*router.Ask, error) {
 		return nil, err
 	}
 	adapter = either(q.Adapter, adapter)
-	a := &router.Ask{Wait: q.Wait, Request: &dynamo.Request{
+	a := &router.Ask{Wait: q.Wait, Allowed: q.Allowed, Excluded: q.Excluded, Request: &dynamo.Request{
 		ID: dynamo.RequestID(q.RequestID), Model: m.Name, Adapter: adapter, MaxTokens: either(q.MaxTokens, max(q.Expected, assumedOutput)),
 		Priority: q.Priority, Routing: g, Namespace: q.CacheSalt, Root: tokens.Root(adapter, q.CacheSalt), Prefill: q.Role == "prefill",
 	}}
-	for _, id := range q.Allowed {
-		a.Allowed = append(a.Allowed, dynamo.WorkerID(id))
-	}
-	for _, id := range q.Excluded {
-		a.Excluded = append(a.Excluded, dynamo.WorkerID(id))
-	}
 	if err := q.prompt(m, a); err != nil {
 		return nil, err
 	}
@@ -352,9 +300,6 @@ func (q *request) hashes(a *router.Ask) error {
 		return fault("isl_tokens", "isl_tokens is %d, and block_hashes are those of %d tokens; all full blocks of the prompt have a hash", q.Length, full)
 	}
 	a.BlockSize, a.Length = q.BlockSize, max(q.Length, full)
-	a.Hashes = make([]dynamo.BlockHash, len(q.BlockHashes))
-	for i, h := range q.BlockHashes {
-		a.Hashes[i] = dynamo.BlockHash(h)
-	}
+	a.Hashes = q.BlockHashes
 	return nil
 }

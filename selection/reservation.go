@@ -5,9 +5,6 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
-	"net/http"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -43,7 +40,7 @@ func (t *table) take(id string) (*slot, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.mu.open[id] != nil {
-		return nil, &statusError{http.StatusConflict, &dynamo.Error{Kind: dynamo.KindInvalid, Param: "request_id", Code: "already_reserved", Message: fmt.Sprintf("there is a reservation %q already; release it, or choose another request_id", id)}}
+		return nil, &dynamo.Error{Kind: dynamo.KindInvalid, Param: "request_id", Code: "already_reserved", Message: fmt.Sprintf("there is a reservation %q already; release it, or choose another request_id", id)}
 	}
 	if len(t.mu.open) >= t.most {
 		return nil, &dynamo.Error{Kind: dynamo.KindExhausted, Code: "too_many_reservations", RetryAfter: retryAfter, Message: fmt.Sprintf("%d reservations are open, the most there may be (--max-reservations); release those whose requests have ended", t.most)}
@@ -97,6 +94,9 @@ func (t *table) end(id string, s *slot, end router.End) {
 
 // find returns an open reservation, or says how it ended.
 func (t *table) find(id string) (v *router.Reservation, end router.End, err error) {
+	if id == "" {
+		return nil, 0, missing("reservation_id")
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if s := t.mu.open[id]; s != nil && s.v != nil {
@@ -105,7 +105,7 @@ func (t *table) find(id string) (v *router.Reservation, end router.End, err erro
 	if end, known := t.mu.ended[id]; known && t.mu.open[id] == nil {
 		return nil, end, nil
 	}
-	return nil, 0, &dynamo.Error{Kind: dynamo.KindNotFound, Param: "id", Code: "unknown_reservation", Message: fmt.Sprintf("there is no reservation %q, and the last ones that ended were others; it may have ended long ago", clip(id))}
+	return nil, 0, &dynamo.Error{Kind: dynamo.KindNotFound, Param: "reservation_id", Code: "unknown_reservation", Message: fmt.Sprintf("there is no reservation %q, and the last ones that ended were others; it may have ended long ago", clip(id))}
 }
 
 // endAll ends what is open.
@@ -123,33 +123,31 @@ func (t *table) endAll(ctx context.Context) {
 	}
 }
 
-// serveReserve is POST /select_and_reserve, and POST /reservations for a worker that
-// the client has chosen.
-func (s *Server) serveReserve(chosen bool) handler {
-	return func(w http.ResponseWriter, r *http.Request) error {
-		var q request
-		if err := decode(w, r, &q); err != nil {
-			return err
-		}
-		p, err := s.prepare(&q)
-		if err != nil {
-			return err
-		}
-		if chosen && q.Worker == 0 {
-			return fault("worker_id", "worker_id is not there; say whose the reservation is, or ask for one with POST /select_and_reserve")
-		}
-		v, err := s.reserve(r.Context(), &q, p)
-		if err != nil {
-			return err
-		}
-		if r.Context().Err() != nil { // nobody is left to be told
-			v.Release(context.WithoutCancel(r.Context()), router.Cancelled, 0)
-			return &dynamo.Error{Kind: dynamo.KindCancelled, Message: "the client went away"}
-		}
-		body := s.choice(q.RequestID, &v.Choice)
-		body.Reservation, body.LeaseUntil = q.RequestID, v.Until()
-		return s.answer(w, http.StatusCreated, body)
+// reserveAny is the method "select_and_reserve".
+func (s *Server) reserveAny(ctx context.Context, q *request) (any, error) {
+	p, err := s.prepare(q)
+	if err != nil {
+		return nil, err
 	}
+	v, err := s.reserve(ctx, q, p)
+	if err != nil {
+		return nil, err
+	}
+	if ctx.Err() != nil { // nobody is left to be told
+		v.Release(context.WithoutCancel(ctx), router.Cancelled, 0)
+		return nil, &dynamo.Error{Kind: dynamo.KindCancelled, Message: "the client went away"}
+	}
+	x := s.choice(q.RequestID, &v.Choice)
+	x.Reservation, x.LeaseUntil = q.RequestID, v.Until()
+	return x, nil
+}
+
+// reserveAt is the method "reserve", for a worker that the client has chosen.
+func (s *Server) reserveAt(ctx context.Context, q *request) (any, error) {
+	if q.Worker == 0 && q.Pinned == nil {
+		return nil, fault("worker_id", "worker_id is not there; say whose the reservation is, or ask for one with select_and_reserve")
+	}
+	return s.reserveAny(ctx, q)
 }
 
 // reserve makes a reservation and puts it into the table.
@@ -189,8 +187,8 @@ type told struct {
 }
 
 // tell answers a call about a reservation.
-func (s *Server) tell(w http.ResponseWriter, id string, v *router.Reservation, applied bool, end router.End) error {
-	t := told{Reservation: id, Applied: applied}
+func (s *Server) tell(id string, v *router.Reservation, applied bool, end router.End) (any, error) {
+	t := &told{Reservation: id, Applied: applied}
 	if v != nil && !applied {
 		if _, e, err := s.table.find(id); err == nil { // it may have ended meanwhile
 			end = e
@@ -205,92 +203,99 @@ func (s *Server) tell(w http.ResponseWriter, id string, v *router.Reservation, a
 	if !applied {
 		s.metrics.late.Inc()
 	}
-	return s.answer(w, http.StatusOK, t)
+	return t, nil
 }
 
-// servePrefill is POST /reservations/{id}/prefill_complete.
-func (s *Server) servePrefill(w http.ResponseWriter, r *http.Request) error {
-	q := struct {
-		Cached *int `json:"cached_tokens"`
-	}{}
-	if err := decodeMaybe(w, r, &q); err != nil {
-		return err
-	}
+// prefillMessage is that of the method "prefill_complete".
+type prefillMessage struct {
+	ID     string
+	Cached *int
+}
+
+var prefillFields = fields[prefillMessage]{
+	"reservation_id": func(q *prefillMessage) any { return (*name)(&q.ID) },
+	"cached_tokens":  func(q *prefillMessage) any { return &q.Cached },
+}
+
+// prefillDone is the method "prefill_complete".
+func (s *Server) prefillDone(_ context.Context, q *prefillMessage) (any, error) {
 	cached := -1
 	if q.Cached != nil {
 		if cached = *q.Cached; cached < 0 || cached > maxPrompt {
-			return fault("cached_tokens", "cached_tokens is %d; it must be 0 to %d", cached, maxPrompt)
+			return nil, fault("cached_tokens", "cached_tokens is %d; it must be 0 to %d", cached, maxPrompt)
 		}
 	}
-	id := r.PathValue("id")
-	v, end, err := s.table.find(id)
+	v, end, err := s.table.find(q.ID)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return s.tell(w, id, v, v != nil && v.PrefillDone(cached), end)
+	return s.tell(q.ID, v, v != nil && v.PrefillDone(cached), end)
 }
 
-// serveOutput is POST /reservations/{id}/output_block.
-func (s *Server) serveOutput(w http.ResponseWriter, r *http.Request) error {
-	q := struct {
-		Tokens int `json:"tokens"`
-		// Decay is how much of a block the reference counts; what an answer is expected
-		// to become is part of the cost here, so that it is looked at no further.
-		Decay *float64 `json:"decay_fraction"`
-	}{}
-	if err := decodeMaybe(w, r, &q); err != nil {
-		return err
-	}
+// growthMessage is that of the method "output_block".
+type growthMessage struct {
+	ID     string
+	Tokens int
+	// Decay is how much of a block the reference counts; what an answer is expected to
+	// become is part of the cost here, so that it is looked at no further.
+	Decay *float64
+}
+
+var growthFields = fields[growthMessage]{
+	"reservation_id": func(q *growthMessage) any { return (*name)(&q.ID) },
+	"tokens":         func(q *growthMessage) any { return &q.Tokens },
+	"decay_fraction": func(q *growthMessage) any { return &q.Decay },
+}
+
+// grow is the method "output_block".
+func (s *Server) grow(_ context.Context, q *growthMessage) (any, error) {
 	if q.Tokens < 0 || q.Tokens > maxOutput {
-		return fault("tokens", "tokens is %d; it must be 0 (a block) to %d", q.Tokens, maxOutput)
+		return nil, fault("tokens", "tokens is %d; it must be 0 (a block) to %d", q.Tokens, maxOutput)
 	}
 	if q.Decay != nil && !(*q.Decay >= 0 && *q.Decay <= 1) {
-		return fault("decay_fraction", "decay_fraction is %v; it must be 0 to 1", *q.Decay)
+		return nil, fault("decay_fraction", "decay_fraction is %v; it must be 0 to 1", *q.Decay)
 	}
-	id := r.PathValue("id")
-	v, end, err := s.table.find(id)
+	v, end, err := s.table.find(q.ID)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	n := q.Tokens
 	if v != nil && n == 0 {
 		n = max(v.Choice.BlockSize, 1)
 	}
-	return s.tell(w, id, v, v != nil && v.Grow(n), end)
+	return s.tell(q.ID, v, v != nil && v.Grow(n), end)
 }
 
-// serveRelease is DELETE /reservations/{id}.
-func (s *Server) serveRelease(w http.ResponseWriter, r *http.Request) error {
-	end, query := router.Completed, r.URL.Query()
-	if name := query.Get("end"); name != "" {
+// releaseMessage is that of the method "release".
+type releaseMessage struct {
+	ID, End string
+	Tokens  int
+}
+
+var releaseFields = fields[releaseMessage]{
+	"reservation_id": func(q *releaseMessage) any { return (*name)(&q.ID) },
+	"end":            func(q *releaseMessage) any { return &q.End },
+	"output_tokens":  func(q *releaseMessage) any { return &q.Tokens },
+}
+
+// release is the method "release".
+func (s *Server) release(ctx context.Context, q *releaseMessage) (any, error) {
+	end := router.Completed
+	if q.End != "" {
 		var known bool
-		if end, known = router.ParseEnd(name); !known || end == router.Expired {
-			return fault("end", "end is %q; it is one of completed, failed, cancelled, refused, lost, stalled and draining", clip(name))
+		if end, known = router.ParseEnd(q.End); !known || end == router.Expired {
+			return nil, fault("end", "end is %q; it is one of completed, failed, cancelled, refused, lost, stalled and draining", clip(q.End))
 		}
 	}
-	length := 0
-	if text := query.Get("output_tokens"); text != "" {
-		n, err := strconv.Atoi(text)
-		if err != nil || n < 0 || n > maxOutput {
-			return fault("output_tokens", "output_tokens is %q; it must be 0 to %d", clip(text), maxOutput)
-		}
-		length = n
+	if q.Tokens < 0 || q.Tokens > maxOutput {
+		return nil, fault("output_tokens", "output_tokens is %d; it must be 0 to %d", q.Tokens, maxOutput)
 	}
-	id := r.PathValue("id")
-	v, was, err := s.table.find(id)
+	v, was, err := s.table.find(q.ID)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if v == nil || !v.Release(context.WithoutCancel(r.Context()), end, length) {
-		return s.tell(w, id, v, false, was)
+	if v == nil || !v.Release(context.WithoutCancel(ctx), end, q.Tokens) {
+		return s.tell(q.ID, v, false, was)
 	}
-	return s.tell(w, id, v, true, end)
-}
-
-// decodeMaybe reads a body into v where there is one.
-func decodeMaybe(w http.ResponseWriter, r *http.Request, v any) error {
-	if r.ContentLength == 0 || r.ContentLength < 0 && !strings.Contains(r.Header.Get("Content-Type"), "json") {
-		return nil
-	}
-	return decode(w, r, v)
+	return s.tell(q.ID, v, true, end)
 }

@@ -1,6 +1,7 @@
 package selection
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -9,15 +10,17 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/dynamo-go/dynamo"
 	"github.com/dynamo-go/dynamo/obs"
 )
 
-// Server serves selections over HTTP.
+// Server serves selections over HTTP and rpc.
 type Server struct {
 	config   Config
 	log      *slog.Logger
@@ -26,11 +29,16 @@ type Server struct {
 	handler  http.Handler
 	origin   *http.CrossOriginProtection
 	draining atomic.Bool
-	handling atomic.Int64
+	serving  atomic.Int32 // transports
+	inside   inside
 
-	mu struct {
+	// adding is held while the workers that clients have added change, before mu.
+	adding sync.Mutex
+	mu     struct {
 		sync.RWMutex
-		models map[string]*Model
+		models map[string]*Model          // as AddModel has them
+		own    map[string]*Model          // beside those, over added workers alone
+		added  map[dynamo.WorkerID]*added // by clients
 	}
 }
 
@@ -44,7 +52,7 @@ func New(c Config) (*Server, error) {
 	}
 	s := &Server{config: c, log: obs.For(c.Logger, "selection"), metrics: newMetrics(c.Registry), origin: http.NewCrossOriginProtection()}
 	s.table = newTable(c.Reservations, s.metrics)
-	s.mu.models = map[string]*Model{}
+	s.mu.models, s.mu.own, s.mu.added = map[string]*Model{}, map[string]*Model{}, map[dynamo.WorkerID]*added{}
 	s.handler = s.routes()
 	return s, nil
 }
@@ -52,26 +60,10 @@ func New(c Config) (*Server, error) {
 // Handler returns the handler of all routes.
 func (s *Server) Handler() http.Handler { return s.handler }
 
-// handler answers a request, or returns the error to answer with.
-type handler func(w http.ResponseWriter, r *http.Request) error
-
 func (s *Server) routes() http.Handler {
 	mux := http.NewServeMux()
-	for pattern, h := range map[string]handler{
-		"POST /select":                             s.serveSelect,
-		"POST /select_and_reserve":                 s.serveReserve(false),
-		"POST /reservations":                       s.serveReserve(true),
-		"POST /reservations/{id}/prefill_complete": s.servePrefill,
-		"POST /reservations/{id}/output_block":     s.serveOutput,
-		"DELETE /reservations/{id}":                s.serveRelease,
-		"GET /workers":                             s.serveWorkers,
-		"GET /loads":                               s.serveLoads,
-		"POST /potential_loads":                    s.servePotential,
-		"POST /overlap_scores":                     s.serveOverlaps,
-		"GET /v1/router":                           s.serveState,
-		"GET /v1/requests/{id}/explain":            s.serveExplain,
-	} {
-		mux.Handle(pattern, s.counted(routeLabel(pattern), h))
+	for i := range methods {
+		mux.Handle(methods[i].verb+" "+methods[i].path, s.overHTTP(&methods[i]))
 	}
 	mux.HandleFunc("GET /health", s.serveHealth)
 	mux.HandleFunc("GET /ready", s.serveHealth)
@@ -79,7 +71,7 @@ func (s *Server) routes() http.Handler {
 	mux.Handle("GET /metrics", s.config.Registry.Handler())
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if _, pattern := mux.Handler(r); pattern == "" {
-			s.serveNoRoute(w, r, mux)
+			serveNoRoute(w, r, mux)
 			return
 		}
 		mux.ServeHTTP(w, r)
@@ -88,48 +80,88 @@ func (s *Server) routes() http.Handler {
 
 // serveNoRoute answers what no route matches: 405 where the path is there for another
 // method, else 404.
-func (s *Server) serveNoRoute(w http.ResponseWriter, r *http.Request, mux *http.ServeMux) {
+func serveNoRoute(w http.ResponseWriter, r *http.Request, mux *http.ServeMux) {
 	for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodDelete} {
 		other := *r
 		other.Method = method
 		if _, pattern := mux.Handler(&other); pattern != "" {
 			w.Header().Set("Allow", method)
-			s.refuse(w, &statusError{http.StatusMethodNotAllowed, &dynamo.Error{Kind: dynamo.KindInvalid, Code: "method_not_allowed", Message: fmt.Sprintf("%s does not take %s; use %s", clip(r.URL.Path), clip(r.Method), method)}})
+			refuse(w, &dynamo.Error{Kind: dynamo.KindInvalid, Code: "method_not_allowed", Message: fmt.Sprintf("%s does not take %s; use %s", clip(r.URL.Path), clip(r.Method), method)})
 			return
 		}
 	}
-	s.refuse(w, &dynamo.Error{Kind: dynamo.KindNotFound, Code: "unknown_url", Message: fmt.Sprintf("there is no %s %s here; this is the selection service: ask with POST /select", clip(r.Method), clip(r.URL.Path))})
+	refuse(w, &dynamo.Error{Kind: dynamo.KindNotFound, Code: "unknown_url", Message: fmt.Sprintf("there is no %s %s here; this is the selection service: ask with POST /select", clip(r.Method), clip(r.URL.Path))})
 }
 
-// counted makes a route of h: for those who may ask, and counted.
-func (s *Server) counted(route string, h handler) http.Handler {
+// overHTTP makes a route of a method: for those who may ask, and counted.
+func (s *Server) overHTTP(x *method) http.Handler {
+	status := either(x.status, http.StatusOK)
+	names := wildcards(x.path)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		err := s.authorize(r)
-		switch {
-		case err != nil:
-		case s.handling.Add(1) > maxHandlers:
-			s.handling.Add(-1)
-			err = errCrowded
-		default:
-			err = h(w, r)
-			s.handling.Add(-1)
-		}
-		outcome := "ok"
+		answer, err := s.callHTTP(w, r, x, names)
+		s.metrics.count(x, overHTTP, err)
 		if err != nil {
-			outcome = s.refuse(w, err)
+			refuse(w, err)
+			return
 		}
-		s.metrics.requests.WithLabelValues(route, outcome).Inc()
+		write(w, status, answer)
 	})
 }
 
-var errKey = &statusError{http.StatusUnauthorized, &dynamo.Error{Kind: dynamo.KindInvalid, Code: "invalid_api_key", Message: "this server wants a key it knows; send Authorization: Bearer KEY"}}
+func (s *Server) callHTTP(w http.ResponseWriter, r *http.Request, x *method, names []string) ([]byte, *dynamo.Error) {
+	if err := s.authorize(r); err != nil {
+		return nil, err
+	}
+	if !s.inside.begin() {
+		return nil, errCrowded
+	}
+	defer s.inside.end()
+	m := &message{}
+	for _, name := range names {
+		m.args = append(m.args, arg{name, r.PathValue(name)})
+	}
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return nil, fault("", "what follows ? in the address cannot be read: %v", err)
+	}
+	for name, texts := range query {
+		for _, text := range texts {
+			m.args = append(m.args, arg{name, text})
+		}
+	}
+	rc := http.NewResponseController(w)
+	_ = rc.SetReadDeadline(time.Now().Add(bodyTimeout)) // without support there is none
+	var body bytes.Buffer
+	body.Grow(int(min(max(r.ContentLength, 0), firstBodyBytes)) + bytes.MinRead)
+	_, err = body.ReadFrom(http.MaxBytesReader(w, r.Body, maxBodyBytes))
+	m.body = body.Bytes()
+	_ = rc.SetReadDeadline(time.Time{})
+	if err != nil {
+		return nil, s.public(syntax(err))
+	}
+	return s.invoke(r.Context(), x, m)
+}
+
+// wildcards are the names in a path.
+func wildcards(path string) (names []string) {
+	for part := range strings.SplitSeq(path, "/") {
+		if name, ok := strings.CutPrefix(part, "{"); ok {
+			names = append(names, strings.TrimSuffix(name, "}"))
+		}
+	}
+	return names
+}
+
+var errKey = &dynamo.Error{Kind: dynamo.KindInvalid, Code: "invalid_api_key", Message: "this server wants a key it knows; send Authorization: Bearer KEY"}
+
+var errOrigin = &dynamo.Error{Kind: dynamo.KindInvalid, Code: "cross_origin", Message: "a web page of another origin may not use this server"}
 
 var errCrowded = &dynamo.Error{Kind: dynamo.KindExhausted, Code: "queue_full", RetryAfter: retryAfter, Message: "the server handles as many requests as it can; try again later"}
 
 // authorize lets those in who have the key, and no other web page.
-func (s *Server) authorize(r *http.Request) error {
+func (s *Server) authorize(r *http.Request) *dynamo.Error {
 	if s.origin.Check(r) != nil {
-		return &statusError{http.StatusForbidden, &dynamo.Error{Kind: dynamo.KindInvalid, Code: "cross_origin", Message: "a web page of another origin may not use this server"}}
+		return errOrigin
 	}
 	if s.config.Key == "" {
 		return nil
@@ -154,28 +186,36 @@ func (s *Server) serveHealth(w http.ResponseWriter, _ *http.Request) {
 	write(w, status, []byte(`{"status":"`+word+`"}`))
 }
 
-// serveState is GET /v1/router.
-func (s *Server) serveState(w http.ResponseWriter, _ *http.Request) error {
+// state is the method "state".
+func (s *Server) state(context.Context, *nothing) (any, error) {
 	if s.config.State == nil {
-		return &dynamo.Error{Kind: dynamo.KindNotFound, Code: "unknown_url", Message: "the state of the routers is not shown here"}
+		return nil, &dynamo.Error{Kind: dynamo.KindNotFound, Code: "unknown_url", Message: "the state of the routers is not shown here"}
 	}
-	return s.answer(w, http.StatusOK, s.config.State())
+	return s.config.State(), nil
 }
 
-// serveExplain is GET /v1/requests/{id}/explain.
-func (s *Server) serveExplain(w http.ResponseWriter, r *http.Request) error {
-	id := r.PathValue("id")
+type explainMessage struct{ ID string }
+
+var explainFields = fields[explainMessage]{"request_id": func(q *explainMessage) any { return (*name)(&q.ID) }}
+
+// explain is the method "explain".
+func (s *Server) explain(_ context.Context, q *explainMessage) (any, error) {
+	if q.ID == "" {
+		return nil, missing("request_id")
+	}
 	if s.config.Explain != nil {
-		if why, known := s.config.Explain(dynamo.RequestID(id)); known {
-			return s.answer(w, http.StatusOK, why)
+		if why, known := s.config.Explain(dynamo.RequestID(q.ID)); known {
+			return why, nil
 		}
 	}
-	return &dynamo.Error{Kind: dynamo.KindNotFound, Param: "id", Code: "unknown_request", Message: fmt.Sprintf("there is no decision about a request %q: the last ones are kept, under the request_id that they were asked for with or that the answer gave", clip(id))}
+	return nil, &dynamo.Error{Kind: dynamo.KindNotFound, Param: "request_id", Code: "unknown_request", Message: fmt.Sprintf("there is no decision about a request %q: the last ones are kept, under the request_id that they were asked for with or that the answer gave", clip(q.ID))}
 }
 
 // Serve accepts connections on l until ctx ends, lets requests in progress end for at
-// most Config.DrainTimeout, and then ends all reservations.
+// most Config.DrainTimeout, and then ends all reservations, if ServeRPC does not serve
+// still.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	defer s.serves(ctx)()
 	hs := &http.Server{
 		Handler: s.handler, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout,
 		MaxHeaderBytes: maxHeaderBytes, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
@@ -198,6 +238,16 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	} else if stop() {
 		err = fmt.Errorf("serve HTTP: %w", err)
 	}
-	s.table.endAll(context.WithoutCancel(ctx))
 	return err
+}
+
+// serves counts a transport, and returns what is to be called when it has ended: with
+// the last one all reservations end.
+func (s *Server) serves(ctx context.Context) (ended func()) {
+	s.serving.Add(1)
+	return func() {
+		if s.serving.Add(-1) == 0 {
+			s.table.endAll(context.WithoutCancel(ctx))
+		}
+	}
 }

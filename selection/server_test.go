@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"iter"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -50,11 +51,7 @@ func open(t testing.TB, change func(*selection.Config, *router.Config)) *service
 		t.Fatal(err)
 	}
 	for id := range dynamo.WorkerID(3) {
-		w := router.Worker{ID: id + 1, Epoch: 1, Card: engine.Card{Model: "m", BlockSize: blockSize, ContextLength: 4096}, MaxRunning: 2, Labels: map[string]string{"zone": fmt.Sprint(uint64(id + 1))}}
-		if err := s.router.Add(w); err != nil {
-			t.Fatal(err)
-		}
-		s.router.SetUp(w.ID, 1, true)
+		addTo(t, s.router, "m", id+1)
 	}
 	c.Explain = func(id dynamo.RequestID) (any, bool) { return s.router.Explain(id) }
 	c.State = func() any { return s.router.State() }
@@ -63,6 +60,16 @@ func open(t testing.TB, change func(*selection.Config, *router.Config)) *service
 	}
 	s.server.AddModel(&selection.Model{Name: "m", Router: s.router, ContextLength: 4096})
 	return s
+}
+
+// addTo adds a worker with two places.
+func addTo(t testing.TB, r *router.Router, model string, id dynamo.WorkerID) {
+	t.Helper()
+	w := router.Worker{ID: id, Epoch: 1, Card: engine.Card{Model: model, BlockSize: blockSize, ContextLength: 4096}, MaxRunning: 2, Labels: map[string]string{"zone": fmt.Sprint(uint64(id))}}
+	if err := r.Add(w); err != nil {
+		t.Fatal(err)
+	}
+	r.SetUp(w.ID, 1, true)
 }
 
 // call sends a request and returns its status and answer.
@@ -78,6 +85,20 @@ func (s *service) call(method, path, body string) (int, map[string]any, http.Hea
 	m, _ := v.(map[string]any)
 	return w.Code, m, w.Header()
 }
+
+// direct is a client of the handler, without a network.
+func (s *service) direct() *http.Client {
+	return &http.Client{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
+		w := httptest.NewRecorder()
+		s.server.Handler().ServeHTTP(w, r)
+		return w.Result(), nil
+	})}
+}
+
+type roundTrip func(*http.Request) (*http.Response, error)
+
+// RoundTrip implements http.RoundTripper.
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 // wants fails unless the answer has that status, and returns it.
 func (s *service) wants(status int, method, path, body string) map[string]any {
@@ -121,9 +142,15 @@ func (s *service) holds(id dynamo.WorkerID, ids []dynamo.TokenID) {
 		e.Blocks = append(e.Blocks, event.KVBlock{Block: block})
 	}
 	b.Events = append(b.Events, e)
-	if err := s.router.ApplyKV(id, 1, event.Delivery{Kind: event.Event, Payload: b.Append(nil)}); err != nil {
-		s.t.Fatal(err)
-	}
+	ctx, cancel := context.WithCancel(s.t.Context())
+	_ = s.router.FollowKV(ctx, event.DefaultFollowConfig(event.Source{Worker: id, Epoch: 1}, func(context.Context, event.Source, event.Position) iter.Seq2[event.Delivery, error] {
+		return func(yield func(event.Delivery, error) bool) {
+			if !yield(event.Delivery{Kind: event.Event, Payload: b.Append(nil)}, nil) {
+				s.t.Error("the blocks of a worker are refused")
+			}
+			cancel()
+		}
+	}), nil)
 }
 
 var prompt = []dynamo.TokenID{1, 2, 3, 4, 5, 6, 7, 8, 9, 10}
@@ -208,7 +235,7 @@ func TestRefusals(t *testing.T) {
 		{"POST", "/select", `{"token_ids":[1],"token_ids":[2]}`, 400, "token_ids"},
 		{"POST", "/select", `{"token_ids":[1],"model":"other"}`, 404, "model"},
 		{"POST", "/select", `{"token_ids":[1],"worker_id":77}`, 404, ""},
-		{"POST", "/select", `{"token_ids":[1],"worker_id":-1}`, 404, ""},
+		{"POST", "/select", `{"token_ids":[1],"worker_id":-1}`, 400, "worker_id"},
 		{"POST", "/select", `{"token_ids":[1],"worker_id":"x"}`, 400, "worker_id"},
 		{"POST", "/select", `{"token_ids":[1],"worker_id":1e3}`, 400, "worker_id"},
 		{"POST", "/select", `{"token_ids":[1],"dp_rank":0}`, 400, "dp_rank"},
@@ -220,7 +247,6 @@ func TestRefusals(t *testing.T) {
 		{"POST", "/select", `{"token_ids":[1],"role":"prefill"}`, 503, "role"},
 		{"POST", "/select", `{"token_ids":[1],"expected_output":-1}`, 400, "expected_output"},
 		{"POST", "/select", `{"token_ids":[1],"lease_seconds":1e9}`, 400, "lease_seconds"},
-		{"POST", "/select", `{"token_ids":[1],"wait":true,"allowed_worker_ids":[1]}`, 400, "wait"},
 		{"POST", "/select", `{"token_ids":[1],"router_config_override":{"policy":"x"}}`, 400, ""},
 		{"POST", "/select", `{"token_ids":[1],"router_config_override":{"router_temperature":-1}}`, 400, "router_config_override.router_temperature"},
 		{"POST", "/select", `{"token_ids":[1],"routing_constraints":{"required_taints":["x"]}}`, 400, "routing_constraints.required_taints"},
@@ -233,13 +259,13 @@ func TestRefusals(t *testing.T) {
 		{"POST", "/select", `{"messages":[{"role":"user","content":"a"}]}`, 400, "messages"},
 		{"POST", "/select", `{"token_ids":[` + strings.Repeat("1,", 5000) + `1]}`, 400, "token_ids"}, // beyond the context
 		{"POST", "/reservations", `{"token_ids":[1]}`, 400, "worker_id"},
-		{"DELETE", "/reservations/none", ``, 404, "id"},
+		{"DELETE", "/reservations/none", ``, 404, "reservation_id"},
 		{"DELETE", "/reservations/none?end=x", ``, 400, "end"},
 		{"DELETE", "/reservations/none?output_tokens=x", ``, 400, "output_tokens"},
-		{"POST", "/reservations/none/prefill_complete", ``, 404, "id"},
+		{"POST", "/reservations/none/prefill_complete", ``, 404, "reservation_id"},
 		{"POST", "/reservations/none/prefill_complete", `{"cached_tokens":-1}`, 400, "cached_tokens"},
 		{"POST", "/reservations/none/output_block", `{"decay_fraction":2}`, 400, "decay_fraction"},
-		{"GET", "/v1/requests/none/explain", ``, 404, "id"},
+		{"GET", "/v1/requests/none/explain", ``, 404, "request_id"},
 		{"GET", "/select", ``, 405, ""},
 		{"GET", "/none", ``, 404, ""},
 	} {
@@ -434,31 +460,4 @@ func until(t *testing.T, ok func() bool) {
 			t.Fatal("it did not come")
 		}
 	}
-}
-
-// Nothing that a client sends breaks the server, or stays booked.
-func FuzzRequest(f *testing.F) {
-	for _, body := range []string{
-		`{"model":"m","token_ids":[1,2,3],"expected_output":5}`, `{"block_hashes":["00000000000000ff",-1],"block_size":4}`, `{"text":"a"}`,
-		`{"messages":[{"role":"user","content":"a"}]}`, `{"token_ids":[1],"worker_id":1,"dp_rank":0,"router_config_override":{"policy":"dynamo","router_temperature":1}}`,
-		`{"token_ids":[1],"routing_constraints":{"required_taints":["a=b"],"preferred_taints":{"zone=1":0.5}},"lease_seconds":0.5}`, `{"token_ids":null}`, ``,
-	} {
-		f.Add(body)
-	}
-	f.Fuzz(func(t *testing.T, body string) {
-		s := open(t, nil)
-		for _, path := range []string{"/select", "/potential_loads", "/overlap_scores", "/select_and_reserve", "/reservations"} {
-			status, x, _ := s.call("POST", path, body)
-			if status == 500 {
-				t.Errorf("%s %q: %v", path, body, x)
-			}
-			if id, ok := x["reservation_id"].(string); ok {
-				s.wants(200, "POST", "/reservations/"+id+"/output_block", "")
-				if a := s.wants(200, "DELETE", "/reservations/"+id, ""); a["applied"] != true && a["end"] != "expired" {
-					t.Errorf("release: %v", a)
-				}
-			}
-		}
-		s.quiet()
-	})
 }

@@ -1,7 +1,7 @@
 package selection
 
 import (
-	"net/http"
+	"context"
 	"time"
 
 	"github.com/dynamo-go/dynamo"
@@ -71,6 +71,12 @@ func (s *Server) choice(id string, c *router.Choice) *selected {
 }
 
 func (s *Server) addresses(id dynamo.WorkerID, epoch uint64) []string {
+	if a := s.addedByID(id); a != nil && a.Epoch == epoch {
+		if a.URL == "" {
+			return []string{}
+		}
+		return []string{a.URL}
+	}
 	if s.config.Addresses != nil {
 		if all := s.config.Addresses(id, epoch); len(all) > 0 {
 			return all
@@ -110,24 +116,20 @@ func (s *Server) prepare(q *request) (*prepared, error) {
 	return p, err
 }
 
-// serveSelect is POST /select.
-func (s *Server) serveSelect(w http.ResponseWriter, r *http.Request) error {
-	var q request
-	if err := decode(w, r, &q); err != nil {
-		return err
-	}
-	p, err := s.prepare(&q)
+// pick is the method "select".
+func (s *Server) pick(ctx context.Context, q *request) (any, error) {
+	p, err := s.prepare(q)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	c, err := p.router.Select(r.Context(), p.ask)
+	c, err := p.router.Select(ctx, p.ask)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return s.answer(w, http.StatusOK, s.choice(q.RequestID, &c))
+	return s.choice(q.RequestID, &c), nil
 }
 
-// workerView is a worker in GET /workers.
+// workerView is a worker in the answer of "workers".
 type workerView struct {
 	WorkerID   uint64            `json:"worker_id"`
 	Worker     string            `json:"worker"`
@@ -135,6 +137,7 @@ type workerView struct {
 	Model      string            `json:"model_name"`
 	Role       string            `json:"role,omitzero"`
 	State      string            `json:"state"`
+	Added      bool              `json:"added,omitzero"` // by a client
 	Addresses  []string          `json:"addresses"`
 	Labels     map[string]string `json:"labels,omitzero"`
 	MaxRunning int               `json:"max_running"`
@@ -143,7 +146,7 @@ type workerView struct {
 	BlockSize  int               `json:"block_size"`
 }
 
-// loadView is a worker in GET /loads and POST /potential_loads.
+// loadView is a worker in those of "loads" and "potential_loads".
 type loadView struct {
 	WorkerID uint64 `json:"worker_id"`
 	Worker   string `json:"worker"`
@@ -202,8 +205,8 @@ func (m *Model) sided() map[string]*router.Router {
 	return all
 }
 
-// serveWorkers is GET /workers.
-func (s *Server) serveWorkers(w http.ResponseWriter, _ *http.Request) error {
+// listWorkers is the method "workers".
+func (s *Server) listWorkers(context.Context, *nothing) (any, error) {
 	list := []workerView{}
 	for _, m := range s.models() {
 		for _, role := range []string{"", "prefill"} {
@@ -213,22 +216,25 @@ func (s *Server) serveWorkers(w http.ResponseWriter, _ *http.Request) error {
 			}
 			all, err := r.Survey(nil)
 			if err != nil {
-				return err
+				return nil, err
 			}
 			for i := range all {
 				o := &all[i]
+				a := s.addedByID(o.Worker)
 				list = append(list, workerView{
+					Added: a != nil && a.Epoch == o.Epoch,
+
 					WorkerID: uint64(o.Worker), Worker: o.Worker.String(), Epoch: o.Epoch, Model: m.Name, Role: role, State: o.State.String(),
 					Addresses: s.addresses(o.Worker, o.Epoch), Labels: o.Labels, MaxRunning: o.MaxRunning, MaxQueue: o.MaxQueue, KVBlocks: o.KVBlocks, BlockSize: o.BlockSize,
 				})
 			}
 		}
 	}
-	return s.answer(w, http.StatusOK, map[string]any{"workers": list})
+	return map[string]any{"workers": list}, nil
 }
 
-// serveLoads is GET /loads.
-func (s *Server) serveLoads(w http.ResponseWriter, _ *http.Request) error {
+// loads is the method "loads".
+func (s *Server) loads(context.Context, *nothing) (any, error) {
 	list := []modelLoads{}
 	for _, m := range s.models() {
 		x := modelLoads{Model: m.Name, Group: "default", Loads: []loadView{}}
@@ -239,7 +245,7 @@ func (s *Server) serveLoads(w http.ResponseWriter, _ *http.Request) error {
 			}
 			all, err := r.Survey(nil)
 			if err != nil {
-				return err
+				return nil, err
 			}
 			x.Pending += r.Stats().Waiting
 			for i := range all {
@@ -248,36 +254,32 @@ func (s *Server) serveLoads(w http.ResponseWriter, _ *http.Request) error {
 		}
 		list = append(list, x)
 	}
-	return s.answer(w, http.StatusOK, list)
+	return list, nil
 }
 
 // survey asks what a request would mean to each worker.
-func (s *Server) survey(w http.ResponseWriter, r *http.Request) (q request, all []router.Outlook, err error) {
-	if err = decode(w, r, &q); err != nil {
-		return q, nil, err
-	}
-	p, err := s.prepare(&q)
+func (s *Server) survey(q *request) ([]router.Outlook, error) {
+	p, err := s.prepare(q)
 	if err != nil {
-		return q, nil, err
+		return nil, err
 	}
-	all, err = p.router.Survey(p.ask)
-	return q, all, err
+	return p.router.Survey(p.ask)
 }
 
-// servePotential is POST /potential_loads.
-func (s *Server) servePotential(w http.ResponseWriter, r *http.Request) error {
-	q, all, err := s.survey(w, r)
+// potentialLoads is the method "potential_loads".
+func (s *Server) potentialLoads(_ context.Context, q *request) (any, error) {
+	all, err := s.survey(q)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	list := make([]loadView, len(all))
 	for i := range all {
 		list[i] = loadOf(&all[i], q.Role, time.Now())
 	}
-	return s.answer(w, http.StatusOK, map[string]any{"loads": list})
+	return map[string]any{"loads": list}, nil
 }
 
-// scoreView is a worker in POST /overlap_scores.
+// scoreView is a worker in the answer of "overlap_scores".
 type scoreView struct {
 	WorkerID uint64  `json:"worker_id"`
 	Worker   string  `json:"worker"`
@@ -285,11 +287,11 @@ type scoreView struct {
 	Prefill  int     `json:"effective_prefill_tokens"`
 }
 
-// serveOverlaps is POST /overlap_scores.
-func (s *Server) serveOverlaps(w http.ResponseWriter, r *http.Request) error {
-	_, all, err := s.survey(w, r)
+// overlapScores is the method "overlap_scores".
+func (s *Server) overlapScores(_ context.Context, q *request) (any, error) {
+	all, err := s.survey(q)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	tokens, list := 0, make([]scoreView, len(all))
 	for i := range all {
@@ -297,5 +299,5 @@ func (s *Server) serveOverlaps(w http.ResponseWriter, r *http.Request) error {
 		tokens = o.Prompt
 		list[i] = scoreView{WorkerID: uint64(o.Worker), Worker: o.Worker.String(), Overlap: overlapOf(o.Held, o.BlockSize), Prefill: o.NewTokens}
 	}
-	return s.answer(w, http.StatusOK, map[string]any{"isl_tokens": tokens, "scores": list})
+	return map[string]any{"isl_tokens": tokens, "scores": list}, nil
 }
