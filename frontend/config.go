@@ -67,6 +67,10 @@ type Config struct {
 	// RouterState is the state of the routers, as a value that can be written as
 	// JSON, for GET /v1/router. Nil: there is no such route.
 	RouterState func() any
+	// RouterRecords are the records of the last decisions of all routers, as a value
+	// that can be written as JSON, for GET /v1/router/records. Nil: there is no such
+	// route.
+	RouterRecords func() any
 	// Instances lists who serves the models, for /health; nil lists nobody. It is
 	// called for each of its requests and must not block.
 	Instances func() []Instance

@@ -159,15 +159,18 @@ func (s *Server) serveExplain(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// serveRouter is GET /v1/router.
-func (s *Server) serveRouter(w http.ResponseWriter, r *http.Request) {
-	tenant, ok := s.caller(w, r)
-	switch {
-	case !ok:
-	case tenant != "":
-		s.refuse(w, r, http.StatusForbidden, &dynamo.Error{Kind: dynamo.KindInvalid, Code: "operator_only", Message: "the router's state shows all tenants' work; it is for keys that name no tenant (--api-key)"})
-	default:
-		s.answerValue(w, r, s.config.RouterState())
+// toOperator answers with what value returns, to those who have no tenant: it is about
+// all tenants' work.
+func (s *Server) toOperator(value func() any) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		tenant, ok := s.caller(w, r)
+		switch {
+		case !ok:
+		case tenant != "":
+			s.refuse(w, r, http.StatusForbidden, &dynamo.Error{Kind: dynamo.KindInvalid, Code: "operator_only", Message: "the router's state shows all tenants' work; it is for keys that name no tenant (--api-key)"})
+		default:
+			s.answerValue(w, r, value())
+		}
 	}
 }
 

@@ -270,6 +270,7 @@ func TestExplain(t *testing.T) {
 	c := serve(t, e, func(c *Config, _ *Model) {
 		c.APIKeys, c.ClusterKey, c.Explain, c.ExplainKept = twoKeys(t), []byte("0123456789abcdef"), d.explain, 64
 		c.RouterState = func() any { return map[string]int{"workers": 3} }
+		c.RouterRecords = func() any { return map[string][]byte{"records": {1}} }
 	})
 	send := func(key, name string) (id string) {
 		a := c.as(key, name).ask("/v1/chat/completions", chatBody(""))
@@ -298,6 +299,9 @@ func TestExplain(t *testing.T) {
 	for key, want := range map[string]int{"op": 200, "acme": 403, "": 401, "wrong": 401} {
 		if resp, body := c.as(key, "").do("GET", "/v1/router", ""); resp.StatusCode != want || want == 200 && body != `{"workers":3}` {
 			t.Errorf("the router's state with key %q: got %d %s, want %d", key, resp.StatusCode, body, want)
+		}
+		if resp, body := c.as(key, "").do("GET", "/v1/router/records", ""); resp.StatusCode != want || want == 200 && body != `{"records":"AQ=="}` {
+			t.Errorf("the decisions' records with key %q: got %d %s, want %d", key, resp.StatusCode, body, want)
 		}
 	}
 	if resp, _ := c.as("wrong", "").do("GET", "/v1/requests/"+op+"/explain", ""); resp.StatusCode != 401 {
@@ -335,7 +339,7 @@ func TestExplainForgets(t *testing.T) {
 // TestNoExplain wants the routes missing where nothing is told.
 func TestNoExplain(t *testing.T) {
 	c := serve(t, &fake{answer: says("x")}, nil)
-	for _, path := range []string{"/v1/requests/x/explain", "/v1/router"} {
+	for _, path := range []string{"/v1/requests/x/explain", "/v1/router", "/v1/router/records"} {
 		if resp, body := c.do("GET", path, ""); resp.StatusCode != 404 || !strings.Contains(body, "unknown_url") {
 			t.Errorf("%s: got %d %s", path, resp.StatusCode, body)
 		}

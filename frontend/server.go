@@ -230,7 +230,10 @@ func (s *Server) routes() http.Handler {
 		mux.HandleFunc("GET /v1/requests/{id}/explain", s.serveExplain)
 	}
 	if s.config.RouterState != nil {
-		mux.HandleFunc("GET /v1/router", s.serveRouter)
+		mux.HandleFunc("GET /v1/router", s.toOperator(s.config.RouterState))
+	}
+	if s.config.RouterRecords != nil {
+		mux.HandleFunc("GET /v1/router/records", s.toOperator(s.config.RouterRecords))
 	}
 	if s.config.Pprof {
 		obs.HandlePprof(mux)

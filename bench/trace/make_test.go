@@ -194,6 +194,11 @@ func TestSynthValidate(t *testing.T) {
 			t.Errorf("%v does not name %s", err, flag)
 		}
 	}
+	s = preset(t, "agents")
+	s.Follow = trace.Lengths{Mean: 100} // which would all be 0
+	if _, err := lastError(s.All()); err == nil || !strings.Contains(err.Error(), "median 0, mean 100") {
+		t.Errorf("a mean without a median: %v", err)
+	}
 	if _, err := trace.Preset("none"); dynamo.KindOf(err) != dynamo.KindNotFound {
 		t.Errorf("an unknown preset: %v", err)
 	}

@@ -13,7 +13,8 @@ import (
 )
 
 // Lengths is a log-normal distribution, given by its median and mean, and cut to
-// bounds. A mean that is not above the median is no spread at all.
+// bounds. A mean that is not above the median is no spread at all; one without a median
+// is an error.
 type Lengths struct {
 	Median, Mean float64
 	Min, Max     float64 // 0 is no maximum
@@ -35,7 +36,7 @@ func (l Lengths) draw(r *random) float64 {
 func (l Lengths) tokens(r *random) int { return int(math.Round(min(l.draw(r), MaxTokens/4))) }
 
 func (l Lengths) validate(what string) error {
-	if !(l.Median >= 0 && l.Mean >= 0 && l.Min >= 0 && l.Max >= 0) || l.Max > 0 && l.Max < l.Min || l.Median > MaxTokens || l.Mean > MaxTokens {
+	if !(l.Median >= 0 && l.Mean >= 0 && l.Min >= 0 && l.Max >= 0) || l.Max > 0 && l.Max < l.Min || l.Median > MaxTokens || l.Mean > MaxTokens || l.Median == 0 && l.Mean > 0 {
 		return fmt.Errorf("%s: median %v, mean %v, bounds %v to %v make no distribution of lengths", what, l.Median, l.Mean, l.Min, l.Max)
 	}
 	return nil

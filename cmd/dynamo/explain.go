@@ -17,16 +17,20 @@ import (
 
 // explainCmd says why a request went where it did.
 type explainCmd struct {
-	Request string `arg:"" help:"The request's x-request-id or the id of its answer; 'dynamo top' lists the last ones."`
+	Request string `arg:"" optional:"" help:"The request's x-request-id or the id of its answer; 'dynamo top' lists the last ones."`
 	endpointFlags
-	JSON bool `name:"json" help:"Print the record as JSON." oneoff:""`
+	JSON   bool `name:"json" help:"Print the record as JSON." oneoff:""`
+	Verify bool `help:"Make the decisions once more from their records, those for the request or, without one, all that the frontend keeps, and exit with 1 if one comes out otherwise." oneoff:""`
 }
 
 // Run prints the record of a request.
 func (c *explainCmd) Run(a *app) error {
 	id := strings.TrimSpace(c.Request)
-	if id == "" {
+	switch {
+	case id == "" && !c.Verify:
 		return usageError{error: errors.New("the request's id is empty; 'dynamo top' lists the last ones")}
+	case c.Verify && c.JSON:
+		return usageError{error: errors.New("--verify prints no JSON; leave --json out")}
 	}
 	e, err := c.open()
 	if err != nil {
@@ -34,6 +38,9 @@ func (c *explainCmd) Run(a *app) error {
 	}
 	ctx, stop := untilSignal(context.Background(), a.stderr)
 	defer stop()
+	if c.Verify {
+		return e.verify(ctx, id, a.stdout)
+	}
 	body, err := e.explain(ctx, id)
 	if err != nil {
 		return err

@@ -33,7 +33,7 @@ type mockerFlags struct {
 	MockShape            string        `help:"What its answers look like: words, reasoning (<think>…</think> and words) or tool (one tool call)." enum:"words,reasoning,tool" default:"words"`
 	Reasoning            string        `help:"Tokens that begin and end the reasoning of its answers, as {\"start_thinking_token_id\":1,\"end_thinking_token_id\":2,\"thinking_ratio\":0.6}." placeholder:"JSON"`
 	FaultWorkers         int           `help:"How many of the workers of this process what --fault says goes wrong with; 0: all." default:"0" placeholder:"N"`
-	Fault                faultList     `help:"What goes wrong with --engine mocker: slow=FACTOR, stall=TOKENS or crash=TOKENS (after so many generated tokens), refuse=P, drop-events=P, wrong-events=P, transfer=P (with that probability). May be repeated." placeholder:"KIND=VALUE"`
+	Fault                faultList     `help:"What goes wrong with --engine mocker: slow=FACTOR, stall=TOKENS or crash=TOKENS (after so many generated tokens), refuse=P, drop-events=P, wrong-events=P, lose-events=P, transfer=P (with that probability). May be repeated." placeholder:"KIND=VALUE"`
 }
 
 // faultList is a list whose flag may be repeated; as text its parts are separated

@@ -24,16 +24,18 @@ type Faults struct {
 	// DropEvents is the probability that a KV event is not told, and WrongEvents
 	// that it tells of other blocks.
 	DropEvents, WrongEvents float64
+	// LoseEvents is the probability that KV events are told and reach nobody.
+	LoseEvents float64
 	// Transfer is the probability that KV does not come which was handed over.
 	Transfer float64
 }
 
 // ParseFault adds what text says, KIND=VALUE, to f: slow=FACTOR, stall=TOKENS,
-// crash=TOKENS, refuse=P, drop-events=P, wrong-events=P or transfer=P.
+// crash=TOKENS, refuse=P, drop-events=P, wrong-events=P, lose-events=P or transfer=P.
 func ParseFault(f *Faults, text string) error {
 	kind, value, ok := strings.Cut(text, "=")
 	x, err := strconv.ParseFloat(value, 64)
-	wrong := &dynamo.Error{Kind: dynamo.KindInvalid, Message: fmt.Sprintf("--fault: %q is none of slow=FACTOR, stall=TOKENS, crash=TOKENS, refuse=P, drop-events=P, wrong-events=P, transfer=P", text)}
+	wrong := &dynamo.Error{Kind: dynamo.KindInvalid, Message: fmt.Sprintf("--fault: %q is none of slow=FACTOR, stall=TOKENS, crash=TOKENS, refuse=P, drop-events=P, wrong-events=P, lose-events=P, transfer=P", text)}
 	if !ok || err != nil {
 		return wrong
 	}
@@ -51,6 +53,8 @@ func ParseFault(f *Faults, text string) error {
 		f.DropEvents = x
 	case "wrong-events":
 		f.WrongEvents = x
+	case "lose-events":
+		f.LoseEvents = x
 	case "transfer":
 		f.Transfer = x
 	default:
@@ -71,7 +75,7 @@ func (f *Faults) Validate() error {
 	for _, p := range []struct {
 		kind string
 		p    float64
-	}{{"refuse", f.Refuse}, {"drop-events", f.DropEvents}, {"wrong-events", f.WrongEvents}, {"transfer", f.Transfer}} {
+	}{{"refuse", f.Refuse}, {"drop-events", f.DropEvents}, {"wrong-events", f.WrongEvents}, {"lose-events", f.LoseEvents}, {"transfer", f.Transfer}} {
 		if !(p.p >= 0 && p.p <= 1) {
 			faults = append(faults, fmt.Errorf("--fault %s is %v; it must be a probability, 0 to 1", p.kind, p.p))
 		}
@@ -87,6 +91,12 @@ func (c *Config) refuses(id dynamo.RequestID) bool {
 // losesTransfer says whether KV does not come to a request.
 func (c *Config) losesTransfer(id dynamo.RequestID) bool {
 	return c.befalls(id, saltTransfer, c.Faults.Transfer)
+}
+
+// LosesEvents says whether the n-th payload of KV events that a worker of that seed
+// publishes reaches nobody.
+func (f *Faults) LosesEvents(seed, n uint64) bool {
+	return f.LoseEvents > 0 && unit(mix(mix(seed, saltLose), n)) < f.LoseEvents
 }
 
 // befalls draws whether a request meets with something of probability p.
@@ -154,6 +164,7 @@ const (
 	saltLength
 	saltWord
 	saltTransfer
+	saltLose
 )
 
 // mix returns a number that depends on both of its arguments in all bits (the

@@ -386,12 +386,12 @@ func TestStartup(t *testing.T) {
 
 func TestParseFault(t *testing.T) {
 	f := mocker.DefaultConfig().Faults
-	for _, text := range []string{"slow=2.5", "stall=10", "crash=20", "refuse=0.1", "drop-events=0.2", "wrong-events=0.3"} {
+	for _, text := range []string{"slow=2.5", "stall=10", "crash=20", "refuse=0.1", "drop-events=0.2", "wrong-events=0.3", "lose-events=0.4"} {
 		if err := mocker.ParseFault(&f, text); err != nil {
 			t.Error(err)
 		}
 	}
-	if want := (mocker.Faults{Slow: 2.5, StallAfter: 10, CrashAfter: 20, Refuse: 0.1, DropEvents: 0.2, WrongEvents: 0.3}); f != want || f.Validate() != nil {
+	if want := (mocker.Faults{Slow: 2.5, StallAfter: 10, CrashAfter: 20, Refuse: 0.1, DropEvents: 0.2, WrongEvents: 0.3, LoseEvents: 0.4}); f != want || f.Validate() != nil {
 		t.Errorf("got %+v, %v", f, f.Validate())
 	}
 	for _, text := range []string{"", "slow", "slow=", "fast=2", "slow=x"} {

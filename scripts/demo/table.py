@@ -5,7 +5,8 @@ rate, cold DIR  of a run of prompts that nobody holds: the rate to play the trac
 before A B      of trace A, which goes before B: the last turn of each chat that B
                 goes on with, and one under each other system prompt
 table OUT       the table of all runs; fails beyond MIN_HIT (%) and MAX_RATIO, if set
-middle OUT      the round whose ratio is the middle one
+check OUT       fails unless every request was answered in full, kv found more in the
+                caches than round-robin, and both said the same to the same question
 """
 import json
 import math
@@ -38,7 +39,8 @@ def rounds(out):
     found = {}
     for path in sorted(pathlib.Path(out).glob("*-workers/round-*")):
         both = {mode: records(path / mode / "records.jsonl") for mode in ("round-robin", "kv")}
-        both["warm"] = records(path / "kv" / "warm.jsonl")
+        warm = path / "kv" / "warm.jsonl"
+        both["warm"] = records(warm) if warm.exists() else []
         both["path"] = path
         found.setdefault(int(path.parent.name.split("-")[0]), []).append(both)
     return found
@@ -88,6 +90,25 @@ def before(earlier, measured):
         print(json.dumps(r))
 
 
+def check(out):
+    """What holds however slow the machine is; says what does not."""
+    for workers, all_rounds in rounds(out).items():
+        for one in all_rounds:
+            answers = []
+            for mode in ("round-robin", "kv"):
+                sent = sum(1 for _ in open(one["path"] / mode / "records.jsonl"))
+                if not sent or len(one[mode]) != sent or any(r["output_tokens"] < 1 for r in one[mode]):
+                    return f"{workers} workers, {mode}: {len(one[mode])} of {sent} requests were answered, and not all in full"
+                answers.append(json.load(open(one["path"] / mode / "answer.json"))["choices"][0]["message"]["content"])
+            if not answers[0].strip() or answers[0] != answers[1]:
+                return f"{workers} workers: round-robin's answer is {answers[0]!r}, kv's {answers[1]!r}"
+            rates = {mode: hit(one[mode]) for mode in ("round-robin", "kv")}
+            if not rates["kv"] > rates["round-robin"]:
+                return f"{workers} workers: kv finds {rates['kv']:.1f} % of the prompts' tokens, round-robin {rates['round-robin']:.1f} %"
+            print(f"{workers} workers: {len(one['kv'])} requests each, all answered; the same text: {answers[0]!r}")
+    return None
+
+
 def main():
     command, path = sys.argv[1:3]
     if command == "before":
@@ -95,11 +116,8 @@ def main():
         return
     if command == "table":
         sys.exit(not table(path))
-    if command == "middle":
-        found = rounds(path)
-        few = found[min(found)]
-        print(sorted(few, key=ratio)[(len(few) - 1) // 2]["path"])
-        return
+    if command == "check":
+        sys.exit(check(path))
     took = statistics.median((r["end_ns"] - r["scheduled_ns"]) / 1e9 for r in records(pathlib.Path(path) / "records.jsonl"))
     if command == "cold":
         print(f"{took:.2f} s each, two at a time")
@@ -107,4 +125,5 @@ def main():
         print(f"{2 / took:.2f}")
 
 
-main()
+if __name__ == "__main__":
+    main()

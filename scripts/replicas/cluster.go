@@ -1,14 +1,17 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -81,6 +84,59 @@ func (o *options) newCluster(ctx context.Context, dir string, n int, mocker ...s
 	return c, nil
 }
 
+// settle waits until each frontend knows all workers' caches and all know the same,
+// and until that, and how often they have mended their indexes, has stayed so for as
+// long as a worker's digest may take to be told and compared: then they hold what the
+// workers hold. It returns how many blocks that is.
+func (c *cluster) settle(ctx context.Context) (blocks int, mended []repairs, err error) {
+	var same map[string]int
+	var since time.Time
+	for until := time.Now().Add(startTimeout); ; {
+		now, counts, err := c.look(ctx)
+		switch {
+		case err != nil:
+			return 0, nil, err
+		case len(now) < c.o.workers || !maps.Equal(now, same) || !slices.Equal(counts, mended):
+			same, mended, since = now, counts, time.Now()
+		case time.Since(since) > digestWithin:
+			for _, n := range now {
+				blocks += n
+			}
+			return blocks, mended, nil
+		}
+		select {
+		case <-ctx.Done():
+			return 0, nil, context.Cause(ctx)
+		case <-time.After(settleEvery):
+		}
+		if time.Now().After(until) {
+			return 0, nil, fmt.Errorf("after %v the frontends do not all know the same of all workers; repairs: %v", startTimeout, counts)
+		}
+	}
+}
+
+// look asks all frontends what they know, nil if not all know the same, and how often
+// each has mended its index.
+func (c *cluster) look(ctx context.Context) (same map[string]int, mended []repairs, err error) {
+	for i, p := range c.fronts {
+		s, err := p.state(ctx)
+		if err != nil {
+			return nil, nil, err
+		}
+		n, err := p.repairs(ctx)
+		if err != nil {
+			return nil, nil, err
+		}
+		mended = append(mended, n)
+		if known := s.known(); i == 0 {
+			same = known
+		} else if !maps.Equal(same, known) {
+			same = map[string]int{}
+		}
+	}
+	return same, mended, nil
+}
+
 func (c *cluster) frontend(name string) (*process, error) {
 	addr := filepath.Join(c.dir, name+".addr")
 	return c.start(name, "frontend", "--http-port=0", "--addr-file="+addr, "--router-mode="+c.o.modes)
@@ -118,8 +174,10 @@ type routerState struct {
 			Blocks int `json:"blocks"`
 		} `json:"index"`
 		Workers []struct {
-			State string `json:"state"`
-			Cache string `json:"cache"`
+			ID     string `json:"id"`
+			State  string `json:"state"`
+			Cache  string `json:"cache"`
+			Blocks int    `json:"blocks"`
 		} `json:"workers"`
 	} `json:"routers"`
 }
@@ -146,6 +204,20 @@ func (s *routerState) exact(n int) (blocks int, exact bool) {
 		}
 	}
 	return blocks, n == 0
+}
+
+// known lists how many blocks each worker is known to hold; a worker whose cache is not
+// known exactly is not in it.
+func (s *routerState) known() map[string]int {
+	all := map[string]int{}
+	for _, r := range s.Routers {
+		for _, w := range r.Workers {
+			if w.Cache == "exact" {
+				all[w.ID] = w.Blocks
+			}
+		}
+	}
+	return all
 }
 
 // await waits until a frontend's state is as it should be.
@@ -196,6 +268,37 @@ func (p *process) state(ctx context.Context) (*routerState, error) {
 	defer resp.Body.Close()
 	var s routerState
 	return &s, json.NewDecoder(resp.Body).Decode(&s)
+}
+
+// repairs says how often a frontend has mended its index in place, and how often it has
+// begun a worker's cache anew.
+type repairs struct{ inPlace, anew int }
+
+// repairs reads them from the frontend's metrics.
+func (p *process) repairs(ctx context.Context) (r repairs, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.url()+"/metrics", nil)
+	if err != nil {
+		return r, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return r, err
+	}
+	defer resp.Body.Close()
+	lines := bufio.NewScanner(resp.Body)
+	for lines.Scan() {
+		name, value, _ := strings.Cut(lines.Text(), " ")
+		switch name {
+		case `dynamo_router_index_repairs_total{outcome="repaired"}`:
+			r.inPlace, err = strconv.Atoi(value)
+		case `dynamo_router_index_repairs_total{outcome="anew"}`:
+			r.anew, err = strconv.Atoi(value)
+		}
+		if err != nil {
+			return r, err
+		}
+	}
+	return r, lines.Err()
 }
 
 // ready asks a frontend whether it serves.

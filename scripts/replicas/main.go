@@ -1,13 +1,17 @@
 // Command replicas measures frontends side by side over the same workers: whether many
 // find as much in the workers' caches as one does, what becomes of requests when one is
-// killed, and how soon it knows again who holds what.
+// killed, how soon it knows again who holds what, and whether events that are lost on
+// the way are found and mended.
 //
-//	go run ./scripts/replicas [-dynamo BINARY] [-model MODEL]
+//	go run ./scripts/replicas [-dynamo BINARY] [-model MODEL] [-short]
 //
 // It starts `dynamo mocker` and `dynamo frontend` processes on this machine, puts the
-// same chats on one frontend and on all, under one seed, and prints one table. The
-// last part fills the workers' caches with blocks of one token, as many as the flag
-// says, because it is their number that counts. It ends with 1 if a bound is broken.
+// same chats on one frontend and on all, under one seed, and prints one table. The part
+// "return" fills the workers' caches with blocks of one token, as many as the flag says,
+// because it is their number that counts. It ends with 1 if a bound is broken.
+//
+// With -short it is a form of a minute for continuous integration: smaller, and what
+// depends on how busy the machine is is printed, but no reason to fail.
 package main
 
 import (
@@ -31,6 +35,22 @@ type options struct {
 	length                     time.Duration
 	seed                       uint64
 	parts                      string
+	short                      bool
+}
+
+// shorten sets what makes a form of a minute, but for flags that were given.
+func (o *options) shorten() {
+	given := map[string]bool{}
+	flag.Visit(func(f *flag.Flag) { given[f.Name] = true })
+	for _, f := range []struct{ name, value string }{
+		{"workers", "4"}, {"replicas", "3"}, {"blocks", "100000"}, {"speedup", "3"}, {"parts", "hits,kill,return,repair"},
+	} {
+		if !given[f.name] {
+			if err := flag.Set(f.name, f.value); err != nil {
+				panic("BUG: " + f.name + ": " + err.Error())
+			}
+		}
+	}
 }
 
 func main() {
@@ -44,10 +64,14 @@ func main() {
 	flag.IntVar(&o.blocks, "blocks", 2_000_000, "blocks of the caches in the last part")
 	flag.Float64Var(&o.rate, "rate", 25, "requests a second")
 	flag.Float64Var(&o.speedup, "speedup", 0.1, "of the workers: less loads them more")
-	flag.DurationVar(&o.length, "time", 30*time.Second, "length of a run")
+	flag.DurationVar(&o.length, "time", time.Minute, "length of a run")
 	flag.Uint64Var(&o.seed, "seed", 1, "of the chats")
-	flag.StringVar(&o.parts, "parts", "hits,bursts,kill,return", "what to measure")
+	flag.StringVar(&o.parts, "parts", "hits,bursts,kill,return,repair", "what to measure")
+	flag.BoolVar(&o.short, "short", false, "a form of a minute, which judges no times")
 	flag.Parse()
+	if o.short {
+		o.shorten()
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := o.run(ctx); err != nil {
@@ -80,7 +104,7 @@ func (o *options) run(ctx context.Context) error {
 	for _, part := range []struct {
 		name string
 		run  func(context.Context, string, *table) error
-	}{{"hits", o.hits}, {"bursts", o.burst}, {"kill", o.kill}, {"return", o.comeBack}} {
+	}{{"hits", o.hits}, {"bursts", o.burst}, {"kill", o.kill}, {"return", o.comeBack}, {"repair", o.repair}} {
 		if !listed(o.parts, part.name) {
 			continue
 		}

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -37,9 +36,9 @@ func (t *table) print() {
 func (o *options) chats() trace.Synth {
 	return trace.Synth{
 		Seed: o.seed, Duration: o.length, BlockSize: 64, Arrival: trace.Arrival{Process: trace.ArrivalPoisson, Rate: o.rate},
-		Tree:  trace.Tree{System: 200, Share: 1, Roots: 40, Depth: 1, Branching: 1, Zipf: 1, Node: trace.Lengths{Mean: 1500}},
-		Turns: 5, MaxTurns: 20, First: trace.Lengths{Mean: 300}, Follow: trace.Lengths{Mean: 150}, Output: trace.Lengths{Mean: 40},
-		Gap: trace.Lengths{Mean: 2}, MaxInput: 16_000, Pace: 10 * time.Millisecond,
+		Tree:  trace.Tree{System: 200, Share: 1, Roots: 40, Depth: 1, Branching: 1, Zipf: 1, Node: trace.Lengths{Median: 1500}},
+		Turns: 5, MaxTurns: 20, First: trace.Lengths{Median: 300}, Follow: trace.Lengths{Median: 150}, Output: trace.Lengths{Median: 40},
+		Gap: trace.Lengths{Median: 2}, MaxInput: 16_000, Pace: 10 * time.Millisecond,
 	}
 }
 
@@ -80,11 +79,18 @@ func (o *options) load(ctx context.Context, urls []string, requests iter.Seq2[tr
 	c := bench.DefaultConfig()
 	c.URLs, c.Model, c.Completions, c.PromptIDs, c.IgnoreEOS = urls, "mock", true, true, true
 	c.Trace, c.Duration, c.Timeout = requests, o.length, time.Minute
+	if o.short {
+		// Its times would make more of the requests come together on a slow machine.
+		c.Concurrency, c.Requests, c.Duration, c.Timeout = chatsAtOnce, shortChats, 0, startTimeout
+	}
 	return bench.Run(ctx, c)
 }
 
 func (o *options) hits(ctx context.Context, dir string, t *table) error {
 	s := o.chats()
+	if o.short {
+		s.Duration, s.Requests, s.Gap, s.Output = 0, shortChats, trace.Lengths{Median: 0.01}, trace.Lengths{Median: shortAnswer}
+	}
 	if err := s.Validate(); err != nil {
 		return err
 	}
@@ -100,7 +106,11 @@ func (o *options) burst(ctx context.Context, dir string, t *table) error {
 func (o *options) compare(ctx context.Context, dir, shape string, requests iter.Seq2[trace.Request, error], t *table) error {
 	var rates []float64
 	for _, n := range []int{1, o.replicas} {
-		c, err := o.newCluster(ctx, filepath.Join(dir, strconv.Itoa(n)), n, "--perf-model="+o.perf, "--speedup-ratio="+strconv.FormatFloat(o.speedup, 'g', -1, 64))
+		mocker := []string{"--perf-model=" + o.perf, "--speedup-ratio=" + strconv.FormatFloat(o.speedup, 'g', -1, 64)}
+		if o.short { // as little load as it has, one worker could take and keep it all
+			mocker = append(mocker, "--num-gpu-blocks-override="+strconv.Itoa(shortBlocks), "--max-num-seqs="+strconv.Itoa(shortRunning))
+		}
+		c, err := o.newCluster(ctx, filepath.Join(dir, strconv.Itoa(n)), n, mocker...)
 		if err == nil {
 			var r *bench.Result
 			if r, err = o.load(ctx, c.urls(), requests); err == nil {
@@ -156,6 +166,9 @@ func (o *options) kill(ctx context.Context, dir string, t *table) error {
 // serves, and knows all that they hold.
 func (o *options) comeBack(ctx context.Context, dir string, t *table) error {
 	per := o.blocks/o.workers + fillTokens + 4096
+	if o.short {
+		per = o.blocks + 2*fillTokens // few prompts may go anywhere
+	}
 	c, err := o.newCluster(ctx, dir, 2, "--speedup-ratio=0", "--block-size=1", "--num-gpu-blocks-override="+strconv.Itoa(per))
 	defer c.stop()
 	if err != nil {
@@ -193,10 +206,15 @@ func (o *options) comeBack(ctx context.Context, dir string, t *table) error {
 	exact := time.Since(p.began)
 	t.add("a frontend returns: its first answer", "%v after its process began", (<-served).Round(time.Millisecond))
 	t.add("a frontend returns: exact", "%v after its process began, %d blocks", exact.Round(time.Millisecond), blocks)
-	if log := tail(p.log); strings.Contains(log, "differs from") || strings.Contains(log, "had missed") {
-		return fmt.Errorf("the index was wrong: %s", log)
+	blocks, mended, err := c.settle(ctx)
+	if err != nil {
+		return err
 	}
-	if exact > returnMax {
+	t.add("all frontends know the same, by the digests", "%d blocks", blocks)
+	if slices.ContainsFunc(mended, func(r repairs) bool { return r != repairs{} }) {
+		return fmt.Errorf("an index was wrong and has been mended (in place and anew: %v) though nothing was lost: %s", mended, tail(p.log))
+	}
+	if exact > returnMax && !o.short {
 		return fmt.Errorf("it took %v to know all caches, more than %v", exact, returnMax)
 	}
 	return nil
