@@ -7,6 +7,7 @@ package dynamo
 import (
 	"encoding/hex"
 	"strconv"
+	"sync/atomic"
 	"time"
 )
 
@@ -42,6 +43,24 @@ type BlockHash uint64
 func (h BlockHash) String() string {
 	s := strconv.FormatUint(uint64(h), 16)
 	return "0000000000000000"[len(s):] + s
+}
+
+// Block is the identity of one full block.
+type Block struct {
+	Local LocalHash
+	Hash  BlockHash
+}
+
+// Prefix has room for the identities of a prompt's full blocks, for the first block size
+// that they are asked for. Package tokens alone puts something there, and reads it.
+type Prefix struct{ Known atomic.Pointer[Blocks] }
+
+// Blocks are the identities of the full blocks of a prompt of so many Tokens. They do
+// not change.
+type Blocks struct {
+	Root         CacheRoot
+	Size, Tokens int
+	All          []Block
 }
 
 // LocalHash is the hash of one block's tokens alone, without its history.
@@ -98,6 +117,10 @@ type Request struct {
 
 	// Tokens is the prompt. Never empty.
 	Tokens []TokenID
+	// Prefix is where the identities of Tokens' blocks are once somebody in this process
+	// has hashed them, so that nobody does it twice; nil: everybody does. Copies of a
+	// request share it. It does not travel. See package tokens.
+	Prefix *Prefix
 	// Resume holds ids that were already generated for this request elsewhere.
 	// They follow Tokens in the sequence, count towards MaxTokens and as output
 	// for penalties and position-keyed sampling, and are not yielded again.

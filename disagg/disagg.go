@@ -29,6 +29,7 @@ import (
 	"github.com/dynamo-go/dynamo"
 	"github.com/dynamo-go/dynamo/engine"
 	"github.com/dynamo-go/dynamo/obs"
+	"github.com/dynamo-go/dynamo/tokens"
 )
 
 // Config says who serves which part.
@@ -105,6 +106,7 @@ type handoff struct {
 // run serves the request.
 func (h *handoff) run() {
 	// Life 5: disagg has the prompt computed by one worker, and the answer goes on at another, which takes the KV from there
+	h.r = tokens.Share(h.r) // both sides' routers ask who holds it
 	q := *h.r
 	q.Prefill, q.Handover = true, nil
 	next, stop := iter.Pull2(h.e.config.Prefill.Generate(h.ctx, &q))

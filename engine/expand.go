@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/dynamo-go/dynamo"
+	"github.com/dynamo-go/dynamo/tokens"
 )
 
 // Expand returns an engine that serves N choices by asking e for one at a time:
@@ -35,7 +36,7 @@ func (x expander) Generate(ctx context.Context, r *dynamo.Request) iter.Seq2[dyn
 			return
 		}
 		ctx, cancel := context.WithCancel(ctx)
-		f := &fan{next: x.next, r: r, pieces: make(chan piece), quit: make(chan struct{})}
+		f := &fan{next: x.next, r: tokens.Share(r), pieces: make(chan piece), quit: make(chan struct{})}
 		// The order matters: engines are told to stop and producers to stop
 		// handing over before they are waited for.
 		defer f.running.Wait()

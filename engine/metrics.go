@@ -28,6 +28,13 @@ func NewMigrateMetrics(r *obs.Registry) *MigrateMetrics {
 	return m
 }
 
+// Forget takes back what is shown of a model that is served no more.
+func (m *MigrateMetrics) Forget(model string) {
+	if m != nil {
+		m.limit.DeleteLabelValues(model)
+	}
+}
+
 // causeLabels are the values of the label cause.
 var causeLabels = map[string]string{CodeLost: "lost", CodeStalled: "stalled", CodeDraining: "draining", CodeRefused: "refused"}
 

@@ -24,8 +24,8 @@ func BenchmarkKV(b *testing.B) {
 				r.SetUp(w.ID, w.Epoch, true)
 				r.Report(w.ID, w.Epoch, engine.Load{MaxRunning: 256, KVBlocks: 10000, Detailed: true})
 				if i%4 == 0 {
-					if err := r.ApplyKV(w.ID, w.Epoch, stored(16, text(1, 16+i%4000))); err != nil {
-						b.Fatal(err)
+					if !deliver(r, w.ID, stored(16, text(1, 16+i%4000))) {
+						b.Fatal("the blocks of a worker are refused")
 					}
 				}
 			}

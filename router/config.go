@@ -33,6 +33,9 @@ type Config struct {
 	PredictTTL time.Duration
 	// IndexBytes bounds the memory of an index. Default 1 GiB. (--router-index-bytes)
 	IndexBytes int64
+	// Restored is what an earlier life of the process knew of workers' caches: each is
+	// used until the worker itself has told what has changed since. Nil: nothing.
+	Restored *Snapshot
 	// Wait is how long a request waits for a worker that can take it, when all are
 	// full or there is none; 0 refuses it at once. Default 10 s. (--worker-wait)
 	Wait time.Duration

@@ -99,6 +99,9 @@ func (r *Router) Explain(id dynamo.RequestID) (Explanation, bool) {
 	return x, len(entries) > 0
 }
 
+// Model is the name of the model that it routes for.
+func (r *Router) Model() string { return r.config.Model }
+
 // Records returns the records of the last decisions, oldest first, for those that
 // make them once more.
 func (r *Router) Records() [][]byte {

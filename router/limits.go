@@ -60,6 +60,12 @@ const (
 	// the worker's events wait; one that takes longer begins the cache anew.
 	maxRepairs    = 2
 	repairTimeout = 5 * time.Second
+	// MaxSnapshotBytes bounds a snapshot of the indexes, and maxSnapshotLives the
+	// workers' lives in it: what is beyond is not written, and a file with more not read.
+	MaxSnapshotBytes, maxSnapshotLives = 1 << 30, 1 << 17
+	// snapshotChunk is how much of it is written under the lock at a time, or little
+	// more, and maxFrameBytes the most that a part of it may have.
+	snapshotChunk, maxFrameBytes = 64 << 10, 1 << 20
 	// maxFaultBytes bounds what is kept of a worker's word why it failed; the rest is
 	// cut off.
 	maxFaultBytes = 500

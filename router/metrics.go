@@ -45,7 +45,7 @@ type Metrics struct {
 	ratio                     prometheus.Observer // predicted over observed time to the first token
 	prompt, cached, predicted prometheus.Counter  // tokens of prompts
 	indexBlocks, indexBytes   prometheus.Gauge
-	floods                    prometheus.Counter
+	floods, unknown           prometheus.Counter
 	indexEvictions            prometheus.Counter
 	repairs                   [2]prometheus.Counter // in place, by beginning anew
 	booked                    prometheus.Gauge
@@ -79,6 +79,7 @@ func NewMetrics(r *obs.Registry) *Metrics {
 	m.indexBlocks = r.Gauge("dynamo_router_index_blocks", "Blocks in the prefix index, one for each holder.")
 	m.indexBytes = r.Gauge("dynamo_router_index_bytes", "Memory of the prefix index.")
 	m.floods = r.Counter("dynamo_router_isolated_workers_total", "Times a worker's KV events were too many and were passed over for a while.")
+	m.unknown = r.Counter("dynamo_router_unknown_events_total", "KV events of workers of a later version that were passed over, as they are not understood.")
 	m.indexEvictions = r.Counter("dynamo_router_index_evicted_blocks_total", "Blocks given up for want of memory; the index is too small if there are any.")
 	repairs := r.Counters("dynamo_router_index_repairs_total", "Differences between the prefix index and a worker's KV cache that nobody had noticed before, by what became of them.", "outcome")
 	for i, label := range []string{repairDone: "repaired", repairAnew: "anew"} {

@@ -9,7 +9,6 @@ import (
 	"github.com/dynamo-go/dynamo"
 	"github.com/dynamo-go/dynamo/obs"
 	"github.com/dynamo-go/dynamo/perfmodel"
-	"github.com/dynamo-go/dynamo/plane/event"
 	"github.com/dynamo-go/dynamo/router/placement"
 )
 
@@ -37,14 +36,7 @@ func (r *Router) countHitsLocked(c *call, m *member) {
 	}
 }
 
-// ApplyKV takes in what a worker says of its KV cache, in the order it says it; the
-// calls for one worker come one at a time. An error says that what is known of it
-// cannot be trusted, and is to be begun anew with a Reset.
-func (r *Router) ApplyKV(id dynamo.WorkerID, epoch uint64, d event.Delivery) error {
-	return r.prefixes.apply(placement.Key{ID: id, Epoch: epoch}, d)
-}
-
-// UsesKV reports whether ApplyKV is of use.
+// UsesKV reports whether FollowKV is of use.
 func (r *Router) UsesKV() bool { return r.params.Policy.UsesOverlap() && !r.config.Approximate }
 
 // override takes in what the request says of its own routing.
@@ -227,7 +219,7 @@ func (r *Router) expect(c *call, b booking) {
 		return
 	}
 	ttl := r.config.PredictTTL
-	if r.config.Approximate {
+	if r.config.Approximate || b.m.Silent {
 		ttl = r.config.ApproximateTTL
 	}
 	if ttl > 0 && r.prefixes.expect(b.m, b.rank, c.look, c.dispatch, ttl, r.config.ApproximateTTL) {

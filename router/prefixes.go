@@ -30,6 +30,7 @@ type prefixes struct {
 		sync.Mutex
 		caches map[placement.Key]*cache
 		told   indexCounts // as the metrics have them
+		closed bool        // the metrics are to have nothing of it
 		words  []func()    // for the log, once the lock is free
 	}
 	expired atomic.Int64 // when expectations were last looked through, by Unix time in ns
@@ -61,6 +62,12 @@ type cache struct {
 	sent    int       // requests that it was sent before that
 	since   time.Time // when the first of them was
 	flood   flood
+	made    int  // how often it was begun anew
+	named   bool // blocks of it are removed by the engine's ids
+	// at is up to where the worker's events are in it.
+	at     event.Position
+	unsure bool // events were passed over that are not understood, and no digest was right since
+	warned bool // the log was told so
 
 	batch event.KVBatch
 	plain []tokens.Block
@@ -141,6 +148,8 @@ func (c *cache) forgetLocked() {
 		s.at.own(s.id, nil, 0)
 	}
 	c.sources = c.sources[:0]
+	c.made++
+	c.named, c.at = false, event.Position{}
 }
 
 // own notes whose a source is.
@@ -230,12 +239,19 @@ func (p *prefixes) apply(k placement.Key, d event.Delivery) error {
 		return nil
 	case event.Reset:
 		c.forgetLocked()
-		c.state = cacheRepairing
+		c.state, c.unsure = cacheRepairing, false
 	}
-	if d.Last || d.Kind == event.Event {
+	switch {
+	case len(d.Payload) > 0 && c.batch.Unknown:
+		p.passOverLocked(c)
+	case d.Last || d.Kind == event.Event:
 		c.state = cacheExact // a gap is over once an event comes
+		if c.unsure {
+			c.state = cacheRepairing
+		}
 	}
-	if len(d.Payload) == 0 {
+	if len(d.Payload) == 0 || c.batch.BlockSize == 0 {
+		c.at = c.at.After(d)
 		return nil
 	}
 	c.heard = c.heard || len(c.batch.Events) > 0
@@ -248,7 +264,28 @@ func (p *prefixes) apply(k placement.Key, d event.Delivery) error {
 		c.state = cacheApproximate
 		return nil
 	}
-	return p.storeLocked(c)
+	if err := p.storeLocked(c); err != nil {
+		return err
+	}
+	c.at = c.at.After(d)
+	return nil
+}
+
+// passOverLocked notes that c's worker has told of something that only a later version
+// of this program understands. What is known of it is to be used until a digest says
+// whether anything is missing, and has that repaired.
+func (p *prefixes) passOverLocked(c *cache) {
+	c.unsure = true
+	if c.state != cacheApproximate || c.heard {
+		c.state = cacheRepairing
+	}
+	if p.metrics != nil {
+		p.metrics.unknown.Inc()
+	}
+	if !c.warned {
+		c.warned = true
+		p.warnLocked("a worker of a later version tells of its KV cache what is not understood here; that is passed over, and what is missing is fetched; upgrade this process", obs.KeyWorker, c.m.ID)
+	}
 }
 
 // errIsolated has the worker's cache begun anew after an isolation.
@@ -265,6 +302,9 @@ func (c *cache) batchBlocks() (n int) {
 // storeLocked applies the batch that c has parsed.
 func (p *prefixes) storeLocked(c *cache) error {
 	b := &c.batch
+	if b.BlockSize == 0 {
+		return nil // of a form that is not understood
+	}
 	s, err := p.sourceLocked(c, b.BlockSize, b.Rank)
 	if err != nil {
 		return err
@@ -272,6 +312,7 @@ func (p *prefixes) storeLocked(c *cache) error {
 	x := s.at.index
 	for i := range b.Events {
 		e := &b.Events[i]
+		c.named = c.named || e.HasEngine
 		switch {
 		case e.Kind == kvbm.Cleared:
 			x.Clear(s.id, b.Tier)
@@ -365,6 +406,9 @@ func (p *prefixes) tellLocked() {
 		now.bytes += s.Bytes
 		now.evicted += s.Evicted
 	}
+	if p.mu.closed {
+		now.blocks, now.bytes = 0, 0
+	}
 	was := p.mu.told
 	p.mu.told = now
 	if mm := p.metrics; mm != nil {
@@ -375,6 +419,14 @@ func (p *prefixes) tellLocked() {
 	if was.evicted == 0 && now.evicted > 0 {
 		p.warnLocked("the prefix index is full and gives up blocks; hits will be missed, raise --router-index-bytes", "limit_bytes", p.config.MaxBytes)
 	}
+}
+
+// close takes the indexes out of the gauges, for good.
+func (p *prefixes) close() {
+	p.mu.Lock()
+	defer p.unlock()
+	p.mu.closed = true
+	p.tellLocked()
 }
 
 // indexCounts are sums over the indexes.
@@ -404,10 +456,6 @@ var lookups = sync.Pool{New: func() any { return new(lookup) }}
 // look hashes a prompt and finds out who holds its beginning.
 func (p *prefixes) look(q *dynamo.Request, now time.Time) *lookup {
 	l := lookups.Get().(*lookup)
-	ids := q.Tokens
-	if len(q.Resume) > 0 {
-		ids = append(slices.Clip(slices.Clone(ids)), q.Resume...)
-	}
 	all := *p.all.Load()
 	for len(l.parts) < len(all) {
 		l.parts = append(l.parts, part{})
@@ -416,7 +464,7 @@ func (p *prefixes) look(q *dynamo.Request, now time.Time) *lookup {
 	for i, z := range all {
 		part := &l.parts[i]
 		part.at = z
-		part.hashes = tokens.AppendHashes(part.hashes[:0], q.Root, z.blockSize, ids)
+		part.hashes = tokens.AppendSequence(part.hashes[:0], q, z.blockSize)
 	}
 	p.expire(now)
 	l.find()

@@ -36,6 +36,11 @@ type waiter struct {
 // adapters, pins and labels say; what else they are Decide finds out.
 func (c *call) class() uint64 {
 	g := c.q.Routing
+	if a := c.lists; a != nil {
+		plain := *c
+		plain.lists = nil
+		return placement.Hash(fmt.Sprintf("%v %v %v", plain.class(), a.Allowed, a.Excluded))
+	}
 	if g == nil || g.Worker == 0 && g.Rank == nil && len(g.RequiredLabels) == 0 {
 		return placement.Hash(c.q.Adapter)
 	}
@@ -196,7 +201,9 @@ func (r *Router) wakeLocked(now time.Time) {
 		}
 		switch {
 		case d.Particular():
-			q.passed = append(q.passed, w.c)
+			if w.c.lists == nil {
+				q.passed = append(q.passed, w.c)
+			}
 			return placement.Passed // another one that waits may have use for whom it has none
 		case w.ticket.Class == 0:
 			return placement.Over // nobody is fit for anything
@@ -265,6 +272,7 @@ func (r *Router) waitingLocked() {
 // Retire refuses all that wait and all that come: others serve the name now, with
 // a Router of their own.
 func (r *Router) Retire() {
+	defer r.prefixes.close() // once the lock is free
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.mu.retired = true
@@ -276,6 +284,10 @@ func (r *Router) Retire() {
 		close(w.turn)
 	}
 }
+
+// Close takes the router's index out of the gauges, which it shares with other routers,
+// when it is to serve no more. Requests in progress go on, and count until they end.
+func (r *Router) Close() { r.prefixes.close() }
 
 // giveUpLocked ends the wait of w, which no worker can take.
 func (r *Router) giveUpLocked(w *waiter, now time.Time) error {

@@ -23,6 +23,7 @@ import (
 // the events that wait, and those lead to the same end whether it was right before.
 func (r *Router) FollowKV(ctx context.Context, c event.FollowConfig, ask event.Asker) error {
 	c.Source.Topic = event.TopicKV
+	c.From = r.restore(ctx, placement.Key{ID: c.Source.Worker, Epoch: c.Source.Epoch})
 	f := &follower{r: r, source: c.Source, ask: ask, tries: map[kvPart]int{}}
 	return event.Follow(ctx, c, func(d event.Delivery) error { return f.apply(ctx, d) })
 }
@@ -88,7 +89,7 @@ func (f *follower) apply(ctx context.Context, d event.Delivery) error {
 		return err
 	}
 	if len(d.Payload) == 0 {
-		return nil
+		return nil // what was parsed before is not of it
 	}
 	p.mu.Lock()
 	c := p.mu.caches[k]
@@ -156,6 +157,9 @@ func (p *prefixes) compare(c *cache, last bool) comparison {
 	}
 	switch {
 	case s.at.index.Digest(s.id, b.Tier) == b.Digest:
+		if c.unsure {
+			c.unsure, c.state = false, cacheExact // digests of all parts come together
+		}
 		return digestEqual
 	case last:
 		s.at.index.SetState(s.id, kvindex.Approximate)
@@ -199,7 +203,7 @@ func (f *follower) repair(ctx context.Context, p *prefixes, c *cache, at kvPart)
 	p.mu.Lock()
 	if s, err := p.sourceLocked(c, blockSize, at.rank); err == nil && p.mu.caches[c.m.key()] == c {
 		s.at.index.Remove(s.id, at.tier, extra)
-		c.state = cacheExact
+		c.state, c.unsure = cacheExact, false
 	}
 	p.mu.Unlock()
 	f.r.log.Warn("the index had missed what happened in a worker's KV cache and was repaired", slog.String(obs.KeyWorker, f.source.Worker.String()),

@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"iter"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -18,6 +21,7 @@ import (
 	"github.com/dynamo-go/dynamo/engine/enginetest"
 	"github.com/dynamo-go/dynamo/internal/testnet"
 	"github.com/dynamo-go/dynamo/kvbm"
+	"github.com/dynamo-go/dynamo/obs"
 	"github.com/dynamo-go/dynamo/plane/event"
 	"github.com/dynamo-go/dynamo/plane/rpc"
 	"github.com/dynamo-go/dynamo/router"
@@ -31,8 +35,11 @@ type kvWorker struct {
 	r      *router.Router
 	source *event.KVSource
 	rng    *rand.Rand
+	log    strings.Builder
+	count  *obs.Registry
 	held   map[dynamo.BlockHash]bool
 	lose   atomic.Int32 // so many events are lost
+	later  atomic.Int32 // so many events are of a form that only a later version knows
 	deaf   atomic.Bool  // questions are not understood
 	// Bytes of answers and of snapshots, and the number of the latter.
 	asked, snapshots, resets atomic.Int64
@@ -43,7 +50,10 @@ func watched(t *testing.T, f func(*kvWorker)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		w := &kvWorker{t: t, rng: rand.New(rand.NewPCG(1, 2)), held: map[dynamo.BlockHash]bool{}}
-		w.r = open(t, func(c *router.Config) { c.Mode = "kv" })
+		w.count = obs.NewRegistry()
+		w.r = open(t, func(c *router.Config) {
+			c.Mode, c.Metrics, c.Logger = "kv", router.NewMetrics(w.count), textLog(&w.log)
+		})
 		if err := w.r.Add(router.Worker{ID: 7, Epoch: 1, Engine: takes(time.Second), Card: engine.Card{Model: "m", BlockSize: blockSize}, MaxRunning: 100}); err != nil {
 			t.Fatal(err)
 		}
@@ -53,16 +63,28 @@ func watched(t *testing.T, f func(*kvWorker)) {
 		if w.source, err = event.NewKVSource(kc); err != nil {
 			t.Fatal(err)
 		}
-		peer, end := w.connect()
 		ctx, cancel := context.WithCancel(t.Context())
 		var running sync.WaitGroup
 		running.Go(func() { _ = w.source.Run(ctx) })
-		running.Go(func() { w.follow(ctx, peer) })
+		end := w.connectAndFollow()
 		f(w)
+		end()
 		cancel()
 		running.Wait()
-		end()
 	})
+}
+
+// connectAndFollow has the router follow the source until end is called.
+func (w *kvWorker) connectAndFollow() (end func()) {
+	peer, disconnect := w.connect()
+	ctx, cancel := context.WithCancel(w.t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { w.follow(ctx, peer) })
+	return func() {
+		cancel()
+		running.Wait()
+		disconnect()
+	}
 }
 
 // connect serves the source's events, and connects to it.
@@ -117,6 +139,10 @@ func (w *kvWorker) follow(ctx context.Context, peer *rpc.Peer) {
 				case w.lose.Load() > 0:
 					w.lose.Add(-1)
 					continue
+				case w.later.Load() > 0:
+					w.later.Add(-1)
+					d.Payload = slices.Clone(d.Payload)
+					d.Payload[4] |= 0x40
 				}
 				if !yield(d, err) {
 					return
@@ -134,6 +160,19 @@ func (w *kvWorker) follow(ctx context.Context, peer *rpc.Peer) {
 			return take(m)
 		})
 	})
+}
+
+func textLog(w io.Writer) *slog.Logger { return slog.New(slog.NewTextHandler(w, nil)) }
+
+// subscribed is from where a router follows worker 1.
+func subscribed(r *router.Router, epoch uint64) (from event.Position) {
+	ctx, cancel := context.WithCancel(context.Background())
+	_ = r.FollowKV(ctx, event.DefaultFollowConfig(event.Source{Worker: 1, Epoch: epoch}, func(_ context.Context, _ event.Source, p event.Position) iter.Seq2[event.Delivery, error] {
+		from = p
+		cancel()
+		return func(func(event.Delivery, error) bool) {}
+	}), nil)
+	return from
 }
 
 // store has the cache store a chain of new blocks, and returns them.
@@ -305,6 +344,51 @@ func TestForetold(t *testing.T) {
 		}
 		if !w.exact() {
 			w.t.Error("what is expected counts as held")
+		}
+	})
+}
+
+// What a worker of a later version tells in a form that is not understood is passed
+// over, without beginning its cache anew; what that lacks then is found by the digest.
+func TestUnknownEvents(t *testing.T) {
+	watched(t, func(w *kvWorker) {
+		for range 100 {
+			w.store(50)
+		}
+		w.awaitExact()
+		time.Sleep(20 * time.Second)
+		resets := w.resets.Load()
+		w.later.Store(3)
+		for range 3 {
+			w.store(5)
+		}
+		w.store(1)
+		time.Sleep(time.Second)
+		if s := w.r.State().Workers[0]; s.Cache != "repairing" || s.Blocks != 5001 {
+			t.Errorf("after unknown events the cache is %s with %d blocks, want it repairing with 5001", s.Cache, s.Blocks)
+		}
+		took := time.Second + w.awaitExact()
+		if took > 10*time.Second || w.resets.Load() != resets {
+			t.Errorf("exact after %v, begun anew %d times", took, w.resets.Load()-resets)
+		}
+		// Events of which the index has no need leave nothing to repair.
+		time.Sleep(20 * time.Second)
+		asked := w.asked.Load()
+		w.later.Store(1)
+		w.source.Publish(&event.KVBatch{Events: []event.KVEvent{{Kind: kvbm.Removed, Hashes: []dynamo.BlockHash{1}}}})
+		time.Sleep(time.Second)
+		if w.exact() {
+			t.Error("exact though an event was not understood")
+		}
+		w.awaitExact()
+		if w.asked.Load() != asked || w.resets.Load() != resets {
+			t.Errorf("%d bytes asked for, begun anew %d times", w.asked.Load()-asked, w.resets.Load()-resets)
+		}
+		if s := scrape(t, w.count); !strings.Contains(s, "\ndynamo_router_unknown_events_total 4\n") {
+			t.Errorf("the metric is not 4: %s", s)
+		}
+		if n := strings.Count(w.log.String(), "of a later version"); n != 1 {
+			t.Errorf("the log is told %d times: %s", n, w.log.String())
 		}
 	})
 }

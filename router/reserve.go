@@ -31,7 +31,7 @@ type Ask struct {
 	Hashes            []dynamo.BlockHash
 	BlockSize, Length int
 	// Allowed are the only workers that may be chosen, unless it is empty; Excluded
-	// may not be. They hold at the moment of the call, so they are of no use with Wait.
+	// may not be. With Wait they hold for the workers of the moment it is over.
 	Allowed, Excluded []dynamo.WorkerID
 	// Wait has Reserve wait for a worker as Generate does; without, a request that no
 	// worker can take at once is refused.
@@ -129,7 +129,7 @@ func (r *Router) Select(ctx context.Context, a *Ask) (Choice, error) {
 	defer c.look.done()
 	now := time.Now()
 	r.mu.Lock()
-	m, number, err := r.selectLocked(ctx, c, a, now)
+	m, number, err := r.selectLocked(ctx, c, now)
 	r.mu.Unlock()
 	if err != nil {
 		r.complain(ctx, err)
@@ -139,11 +139,10 @@ func (r *Router) Select(ctx context.Context, a *Ask) (Choice, error) {
 }
 
 // selectLocked decides for c, and keeps the decision.
-func (r *Router) selectLocked(ctx context.Context, c *call, a *Ask, now time.Time) (*member, uint64, error) {
+func (r *Router) selectLocked(ctx context.Context, c *call, now time.Time) (*member, uint64, error) {
 	if err := r.endedLocked(ctx, c, now); err != nil {
 		return nil, 0, err
 	}
-	r.restrictLocked(c, a)
 	d := r.decideLocked(c, now)
 	if r.mu.retired || d.Winner == placement.None {
 		return nil, 0, r.nowhereLocked(c, &d)
@@ -204,7 +203,7 @@ func (r *Router) Reserve(ctx context.Context, a *Ask, lease time.Duration, ended
 	if a.Wait {
 		b, err = r.place(ctx, c)
 	} else {
-		b, err = r.placeNow(ctx, c, a)
+		b, err = r.placeNow(ctx, c)
 	}
 	if err != nil {
 		r.complain(ctx, err)
@@ -212,6 +211,9 @@ func (r *Router) Reserve(ctx context.Context, a *Ask, lease time.Duration, ended
 	}
 	r.expect(c, b)
 	v := &Reservation{Choice: r.choice(c, b.m, b.decision, c.dispatch), r: r, c: c, b: b, lease: lease, ended: ended}
+	if v.Choice.Rank == nil && b.rank >= 0 {
+		v.Choice.Rank = &b.rank
+	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.mu.until = time.Now().Add(lease)
@@ -220,7 +222,7 @@ func (r *Router) Reserve(ctx context.Context, a *Ask, lease time.Duration, ended
 }
 
 // placeNow books c where there is room for it at once.
-func (r *Router) placeNow(ctx context.Context, c *call, a *Ask) (booking, error) {
+func (r *Router) placeNow(ctx context.Context, c *call) (booking, error) {
 	now := time.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -228,7 +230,6 @@ func (r *Router) placeNow(ctx context.Context, c *call, a *Ask) (booking, error)
 		return booking{}, err
 	}
 	r.wakeLocked(now) // those that wait come first
-	r.restrictLocked(c, a)
 	d := r.decideLocked(c, now)
 	if r.mu.retired || d.Winner == placement.None {
 		return booking{}, r.nowhereLocked(c, &d)
@@ -348,6 +349,9 @@ func (r *Router) ask(a *Ask) (*call, error) {
 	}
 	c := &call{q: q, arrived: time.Now(), params: r.params, cached: -1}
 	c.excluded = c.room[:0]
+	if len(a.Allowed)+len(a.Excluded) > 0 {
+		c.lists = a
+	}
 	if err := c.override(); err != nil {
 		return nil, err
 	}
@@ -382,16 +386,24 @@ func (p *prefixes) lookHashes(hashes []dynamo.BlockHash, blockSize int, now time
 	return l
 }
 
-// restrictLocked excludes the workers that the caller does not want.
-func (r *Router) restrictLocked(c *call, a *Ask) {
-	if len(a.Allowed)+len(a.Excluded) == 0 {
-		return
+// unlistedLocked are the workers that may not be chosen for c: those that have refused
+// it, and those that its lists leave out. What the latter could do better than the
+// others does not count: kinds of which nobody is listed are as good as unable.
+func (r *Router) unlistedLocked(c *call, ranks []placement.Rank) ([]placement.Key, []placement.Rank) {
+	all, a := slices.Clone(c.excluded), c.lists
+	var among []placement.Rank
+	for range ranks {
+		among = append(among, placement.Unable)
 	}
 	for _, m := range r.mu.list {
-		if len(a.Allowed) > 0 && !slices.Contains(a.Allowed, m.ID) || slices.Contains(a.Excluded, m.ID) {
-			c.excluded = append(c.excluded, m.key())
+		switch {
+		case len(a.Allowed) > 0 && !slices.Contains(a.Allowed, m.ID) || slices.Contains(a.Excluded, m.ID):
+			all = append(all, m.key())
+		case m.kind < len(ranks):
+			among[m.kind] = ranks[m.kind]
 		}
 	}
+	return all, among
 }
 
 // nowhereLocked is the error of a request that no worker can take at once. It counts
@@ -553,7 +565,6 @@ func (r *Router) Survey(a *Ask) ([]Outlook, error) {
 		}
 	}
 	if c != nil {
-		r.restrictLocked(c, a)
 		d := r.decideLocked(c, now)
 		for i := range all {
 			x, t := &all[i], d.Terms(i)

@@ -80,6 +80,7 @@ type call struct {
 	prefilled uint64            // the prompts of its worker that had come to their first token then
 	cached    int               // tokens of the prompt that it says it held; -1: it has not
 	excluded  []placement.Key   // refused it, since it last waited
+	lists     *Ask              // says which workers may be chosen; nil: all
 	room      [4]placement.Key
 }
 
@@ -261,6 +262,9 @@ func (r *Router) decideLocked(c *call, now time.Time) placement.Decision {
 	}
 	if c.q.Routing != nil {
 		c.route(&q)
+	}
+	if c.lists != nil {
+		q.Excluded, q.Ranks = r.unlistedLocked(c, q.Ranks)
 	}
 	if c.look != nil {
 		c.look.place(&q, r.mu.fleet.Len())

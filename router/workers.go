@@ -24,9 +24,13 @@ type Worker struct {
 	// MaxRunning and MaxQueue are the requests it takes at once; a MaxRunning of 0
 	// bounds nothing.
 	MaxRunning, MaxQueue int
-	// KVBlocks is the size of its KV cache; 0 is unknown.
-	KVBlocks int
-	Labels   map[string]string
+	// KVBlocks is the size of its KV cache, StepTokens the most tokens that it computes
+	// in a step, and Ranks how many data-parallel ranks it has; 0 is unknown.
+	KVBlocks, StepTokens, Ranks int
+	Labels                      map[string]string
+	// Silent says that it sends no KV events: what it holds is guessed from what it was
+	// sent.
+	Silent bool
 }
 
 // labels are those of a worker as placement has them.
@@ -55,7 +59,7 @@ type member struct {
 	hits         hits
 	ttft         pace
 	estimate     *placement.Estimator
-	ranks        atomic.Int32 // data-parallel ranks that have told of blocks
+	ranks        atomic.Int32 // data-parallel ranks: as registered, or that have told of blocks
 	rankNext     int
 	rankBooked   []int     // requests booked at each of them
 	prefilled    uint64    // prompts that have come to their first token
@@ -99,11 +103,12 @@ func (r *Router) Add(w Worker) error {
 	m := &member{Worker: w, index: len(r.mu.list), kind: r.mu.kinds.add(w.Card)}
 	believed := r.believedLocked(m)
 	m.estimate = placement.NewEstimator(believed)
-	r.prefixes.add(m, r.config.Approximate)
+	m.ranks.Store(int32(min(max(w.Ranks, 0), maxSources)))
+	r.prefixes.add(m, r.config.Approximate || w.Silent)
 	r.mu.members[m.key()] = m
 	r.mu.list = append(r.mu.list, m)
 	cand := placement.Candidate{
-		Key: m.key(), Kind: m.kind, MaxRunning: w.MaxRunning, MaxQueue: w.MaxQueue, KVCapacity: w.KVBlocks * w.Card.BlockSize,
+		Key: m.key(), Kind: m.kind, MaxRunning: w.MaxRunning, MaxQueue: w.MaxQueue, KVCapacity: max(w.KVBlocks*w.Card.BlockSize, 0), StepTokens: max(w.StepTokens, 0),
 		Adapters: slices.Clone(w.Card.Adapters), Labels: labels(w.Labels),
 	}
 	_ = cand.SetModel(believed) // the zero model is refused: nothing is known

@@ -13,10 +13,7 @@ import (
 const Seed = 1337
 
 // Block is the identity of one full block.
-type Block struct {
-	Local dynamo.LocalHash
-	Hash  dynamo.BlockHash
-}
+type Block = dynamo.Block
 
 // LocalHash hashes the ids of one block: XXH3-64 with seed Seed+root over the ids
 // as little-endian 32-bit words.
@@ -56,7 +53,7 @@ func appendFrom(dst []Block, first int, root dynamo.CacheRoot, blockSize int, id
 		if len(dst) > first {
 			hash = BlockHash(dst[len(dst)-1].Hash, local)
 		}
-		dst = append(dst, Block{local, hash})
+		dst = append(dst, Block{Local: local, Hash: hash})
 	}
 	return dst
 }

@@ -40,6 +40,15 @@ func (c *Chain) Append(ids ...dynamo.TokenID) []Block {
 	return c.blocks[before:]
 }
 
+// AppendKnown does what Append does to an empty chain, where somebody has hashed the
+// first full blocks of ids already: blocks are those.
+func (c *Chain) AppendKnown(ids []dynamo.TokenID, blocks []Block) {
+	if len(c.ids) == 0 && len(blocks) <= len(ids)/c.blockSize {
+		c.blocks = append(c.blocks, blocks...)
+	}
+	c.Append(ids...)
+}
+
 // Truncate keeps the first n tokens and forgets the rest; a chain shorter than n
 // stays as it is.
 func (c *Chain) Truncate(n int) {

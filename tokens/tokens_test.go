@@ -293,3 +293,114 @@ func BenchmarkAppendOne(b *testing.B) {
 		c.Append(7)
 	}
 }
+
+// What is hashed once for all copies of a request is what anybody would hash, whatever
+// has become of the copies; and it is hashed once.
+func TestShare(t *testing.T) {
+	draw := rand.New(rand.NewPCG(1, 2))
+	for range 300 {
+		r := &dynamo.Request{Tokens: make([]dynamo.TokenID, 1+draw.IntN(70)), Root: dynamo.CacheRoot(draw.IntN(2))}
+		for i := range r.Tokens {
+			r.Tokens[i] = dynamo.TokenID(draw.Uint32())
+		}
+		size := 1 + draw.IntN(9)
+		shared := tokens.Share(r)
+		if r.Prefix != nil || shared.Prefix == nil || tokens.Share(shared) != shared || tokens.Known(shared, size) != nil || tokens.Known(r, size) != nil {
+			t.Fatal("sharing changes a request that is not to be changed")
+		}
+		for range 3 {
+			q := *shared
+			switch draw.IntN(4) {
+			case 0:
+				q.Resume = make([]dynamo.TokenID, draw.IntN(20))
+			case 1:
+				q.Root++
+			case 2:
+				q.Tokens = q.Tokens[:draw.IntN(len(q.Tokens)+1)]
+			}
+			s := size + draw.IntN(2)
+			ids := slices.Concat(q.Tokens, q.Resume)
+			want := tokens.AppendHashes([]dynamo.BlockHash{7}, q.Root, s, ids)
+			if len(ids) < s {
+				want = []dynamo.BlockHash{7}
+			}
+			alone := q
+			alone.Prefix = nil
+			for _, one := range []*dynamo.Request{&q, &alone} {
+				got := tokens.AppendSequence([]dynamo.BlockHash{7}, one, s)
+				// The first block of a sequence has no predecessor, whatever dst holds.
+				if !slices.Equal(got, want) {
+					t.Fatalf("got %v, want %v", got, want)
+				}
+			}
+			known := tokens.Known(&q, s)
+			if known != nil && !slices.Equal(known, tokens.AppendBlocks(nil, q.Root, s, q.Tokens)) {
+				t.Fatalf("known are %v of %d tokens in blocks of %d", known, len(q.Tokens), s)
+			}
+			a, b := tokens.NewChain(q.Root, s), tokens.NewChain(q.Root, s)
+			a.AppendKnown(q.Tokens, known)
+			b.Append(q.Tokens...)
+			a.Append(q.Resume...)
+			b.Append(q.Resume...)
+			if !slices.Equal(a.Blocks(), b.Blocks()) || !slices.Equal(a.Tokens(), b.Tokens()) {
+				t.Fatalf("a chain of known blocks has %v, want %v", a.Blocks(), b.Blocks())
+			}
+		}
+	}
+	r := tokens.Share(&dynamo.Request{Tokens: make([]dynamo.TokenID, 64)})
+	tokens.AppendSequence(nil, r, 16)
+	first := tokens.Known(r, 16)
+	copied := *r
+	tokens.AppendSequence(nil, &copied, 16)
+	if again := tokens.Known(&copied, 16); len(again) != 4 || &again[0] != &first[0] {
+		t.Error("a prompt is hashed twice")
+	}
+	c := tokens.NewChain(0, 16)
+	c.AppendKnown(make([]dynamo.TokenID, 20), first) // of more than there is
+	if !slices.Equal(c.Blocks(), first[:1]) {
+		t.Errorf("got %v", c.Blocks())
+	}
+}
+
+// BenchmarkSequence hashes a prompt of 4,096 tokens, as the first and as the next one
+// of those who ask.
+func BenchmarkSequence(b *testing.B) {
+	r := &dynamo.Request{Tokens: make([]dynamo.TokenID, 4096)}
+	dst := make([]dynamo.BlockHash, 0, 256)
+	b.Run("alone", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			dst = tokens.AppendSequence(dst[:0], r, 16)
+		}
+	})
+	b.Run("first", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			dst = tokens.AppendSequence(dst[:0], tokens.Share(r), 16)
+		}
+	})
+	b.Run("next", func(b *testing.B) {
+		q := tokens.Share(r)
+		b.ReportAllocs()
+		for b.Loop() {
+			dst = tokens.AppendSequence(dst[:0], q, 16)
+		}
+	})
+	b.Run("chain/alone", func(b *testing.B) {
+		c := tokens.NewChain(0, 16)
+		b.ReportAllocs()
+		for b.Loop() {
+			c.Reset(0, 16)
+			c.Append(r.Tokens...)
+		}
+	})
+	b.Run("chain/known", func(b *testing.B) {
+		q, c := tokens.Share(r), tokens.NewChain(0, 16)
+		tokens.AppendSequence(nil, q, 16)
+		b.ReportAllocs()
+		for b.Loop() {
+			c.Reset(0, 16)
+			c.AppendKnown(r.Tokens, tokens.Known(q, 16))
+		}
+	})
+}

@@ -121,7 +121,7 @@ func (e *Engine) discover(ctx context.Context, base string) (*discovered, error)
 			return nil, err
 		}
 	}
-	e.describe(d, e.askDtype(ctx, d))
+	e.describe(d, e.askConfig(ctx, d))
 	return d, nil
 }
 
@@ -320,16 +320,28 @@ func reach(endpoint, base string) string {
 	return endpoint
 }
 
-// askDtype asks a server in development mode for the type it computes in; others do
-// not tell: "auto" then, or what a command says.
-func (e *Engine) askDtype(ctx context.Context, d *discovered) string {
+// askConfig asks a server in development mode for the type it computes in and the most
+// tokens of a step. Others do not tell: the type is "auto" then, and the tokens unknown,
+// or they are what a command says.
+func (e *Engine) askConfig(ctx context.Context, d *discovered) (dtype string) {
 	var page struct {
 		Config struct {
-			Model struct{ Dtype string } `json:"model_config"`
+			Model     struct{ Dtype string } `json:"model_config"`
+			Scheduler struct {
+				Tokens float64 `json:"max_num_batched_tokens"`
+			} `json:"scheduler_config"`
 		} `json:"vllm_config"`
 	}
+	d.info.StepTokens, _ = strconv.Atoi(argument(e.config.Command.Args, "--max-num-batched-tokens"))
 	// An error says that the server does not tell.
-	if err := e.ask(ctx, d.base, "/server_info?config_format=json", &page); err == nil && page.Config.Model.Dtype != "" {
+	err := e.ask(ctx, d.base, "/server_info?config_format=json", &page)
+	if n := page.Config.Scheduler.Tokens; err == nil && n >= 1 && n <= maxStepTokens {
+		d.info.StepTokens = int(n)
+	}
+	if d.info.StepTokens < 0 || d.info.StepTokens > maxStepTokens {
+		d.info.StepTokens = 0
+	}
+	if err == nil && page.Config.Model.Dtype != "" {
 		return strings.TrimPrefix(page.Config.Model.Dtype, "torch.")
 	}
 	if v := argument(e.config.Command.Args, "--dtype"); v != "" {

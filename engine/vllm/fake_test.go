@@ -33,6 +33,7 @@ type fake struct {
 	apiKey    string
 	sources   string // of /kv_event_sources; "" is 404
 	metrics   string
+	config    string // of /server_info; "" is 404
 	noScale   bool
 	priority  bool // refuses them
 	noDetails bool
@@ -103,6 +104,8 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if f.mischief == nil || !f.mischief(w, r, -1) {
 			page(f.metrics)
 		}
+	case "/server_info":
+		page(f.config)
 	case "/kv_event_sources":
 		page(f.sources)
 	case "/inference/v1/generate", "/v1/completions":

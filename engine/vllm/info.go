@@ -13,6 +13,9 @@ type Info struct {
 	// ContextLength is the longest sequence, BlockSize a KV block, in tokens, and
 	// KVBlocks the size of the KV caches of all ranks, 0 if the server does not say.
 	ContextLength, BlockSize, KVBlocks int
+	// StepTokens is the most tokens that a rank computes in one step; 0 if the server
+	// does not say.
+	StepTokens int
 	// PrefixCaching says whether prompts that begin alike share blocks, HashAlgorithm
 	// how the server hashes them; empty if it does not say.
 	PrefixCaching bool

@@ -32,6 +32,9 @@ const (
 	maxExcerpt = 120
 	// maxModels and maxRanks bound what a server may list; more is corrupt.
 	maxModels, maxRanks = 4096, 1024
+	// maxStepTokens bounds what a server may claim to compute in a step; more is
+	// unknown.
+	maxStepTokens = 1 << 24
 	// maxAdapters bounds the adapters of a card, and maxAdapterName the bytes of a
 	// name; further and longer ones are left out, which a note says.
 	maxAdapters, maxAdapterName = 1024, 256

@@ -95,6 +95,26 @@ func TestDiscovery(t *testing.T) {
 	}
 }
 
+// What a server in development mode says of its configuration.
+func TestServerConfig(t *testing.T) {
+	for _, c := range []struct {
+		page, dtype string
+		steps       int
+	}{
+		{`{"vllm_config":{"model_config":{"dtype":"torch.float32"},"scheduler_config":{"max_num_batched_tokens":2048}}}`, "float32", 2048},
+		{`{"vllm_config":{"model_config":{"dtype":"torch.float32"}}}`, "float32", 0},
+		{`{"vllm_config":{"model_config":{"dtype":"torch.float16"},"scheduler_config":{"max_num_batched_tokens":-3}}}`, "float16", 0},
+		{`{"vllm_config":{"scheduler_config":{"max_num_batched_tokens":1e300}}}`, "auto", 0},
+		{`nonsense`, "auto", 0},
+	} {
+		f := newFake()
+		f.config = c.page
+		if i := open(t, config(f.start(t).URL)).Info(); i.Dtype != c.dtype || i.StepTokens != c.steps {
+			t.Errorf("of %s: computes in %s, %d tokens a step; want %s, %d", c.page, i.Dtype, i.StepTokens, c.dtype, c.steps)
+		}
+	}
+}
+
 func TestRecordedMetrics(t *testing.T) {
 	page, err := os.ReadFile("testdata/vllm-metrics.txt")
 	if err != nil {

@@ -53,6 +53,7 @@ type wireCard struct {
 	MaxRunning   int               `json:"max_running,omitzero"`
 	MaxQueue     int               `json:"max_queue,omitzero"`
 	KVBlocks     int               `json:"kv_blocks,omitzero"`
+	StepTokens   int               `json:"step_tokens,omitzero"`
 	Migration    string            `json:"migration,omitzero"`
 	Sampling     Sampling          `json:"sampling,omitzero"`
 }
@@ -96,7 +97,7 @@ func EncodeInstance(i Instance) ([]byte, error) {
 		w.Card = &wireCard{
 			Format: CardFormat, wireEngine: wireEngine(c.Card), Weights: c.Weights, Vocabulary: c.Vocabulary, Tokenizer: c.Tokenizer, Template: c.Template,
 			Special: c.Special, Ranks: c.Ranks, Labels: c.Labels, Capabilities: c.Capabilities,
-			MaxRunning: c.MaxRunning, MaxQueue: c.MaxQueue, KVBlocks: c.KVBlocks, Migration: c.Migration, Sampling: c.Sampling,
+			MaxRunning: c.MaxRunning, MaxQueue: c.MaxQueue, KVBlocks: c.KVBlocks, StepTokens: c.StepTokens, Migration: c.Migration, Sampling: c.Sampling,
 		}
 	}
 	b, err := json.Marshal(&w, json.Deterministic(true))
@@ -137,7 +138,7 @@ func DecodeInstance(b []byte) (Instance, error) {
 		i.Card = &Card{
 			Card: engine.Card(c.wireEngine), Format: c.Format, Weights: c.Weights, Vocabulary: c.Vocabulary, Tokenizer: c.Tokenizer, Template: c.Template,
 			Special: c.Special, Ranks: c.Ranks, Labels: c.Labels, Capabilities: c.Capabilities,
-			MaxRunning: c.MaxRunning, MaxQueue: c.MaxQueue, KVBlocks: c.KVBlocks, Migration: c.Migration, Sampling: c.Sampling,
+			MaxRunning: c.MaxRunning, MaxQueue: c.MaxQueue, KVBlocks: c.KVBlocks, StepTokens: c.StepTokens, Migration: c.Migration, Sampling: c.Sampling,
 		}
 	}
 	if err := i.Validate(); err != nil {

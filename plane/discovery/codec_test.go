@@ -33,6 +33,12 @@ func TestStoredForm(t *testing.T) {
 	if !reflect.DeepEqual(back, i) {
 		t.Errorf("got %+v, want %+v", back, i)
 	}
+	// Earlier versions do not store all of it.
+	old := bytes.Replace(want, []byte(`"step_tokens":512,`), nil, 1)
+	i.Card.StepTokens = 0
+	if back, err = discovery.DecodeInstance(old); err != nil || !reflect.DeepEqual(back, i) {
+		t.Errorf("of an earlier version: got %+v, %v, want %+v", back, err, i)
+	}
 }
 
 // TestStoredFormIsWhole fills every field, so that one that is not stored shows.

@@ -79,8 +79,9 @@ type Card struct {
 	// Capabilities are words for what the worker can do beyond the fields here.
 	Capabilities []string
 	// MaxRunning and MaxQueue are the worker's limits on requests, KVBlocks its
-	// KV cache in blocks.
-	MaxRunning, MaxQueue, KVBlocks int
+	// KV cache in blocks. StepTokens is the most tokens that a rank of it computes in
+	// one step; 0 is unknown.
+	MaxRunning, MaxQueue, KVBlocks, StepTokens int
 	// Migration is how a request goes on elsewhere: "replay" or "refuse".
 	Migration string
 	Sampling  Sampling

@@ -21,6 +21,8 @@ type FollowConfig struct {
 	Source Source
 	// Subscribe is a carrier's: a Bus's, or SubscribeRPC bound to a peer.
 	Subscribe SubscribeFunc
+	// From is how far the consumer is already; zero: it begins.
+	From Position
 	// RetryMin and RetryMax bound the pause before the next attempt after one that
 	// ended; it doubles while nothing is delivered (20 ms and 1 s).
 	RetryMin, RetryMax time.Duration
@@ -43,7 +45,7 @@ func Follow(ctx context.Context, c FollowConfig, apply func(Delivery) error) err
 	// Subscribers of one source do not come back in step, and one alone does the
 	// same each time.
 	jitter := rand.New(rand.NewPCG(uint64(c.Source.Worker), c.Source.Epoch))
-	var at Position
+	at := c.From
 	pause, told := c.RetryMin, ""
 	for {
 		moved, err := followOnce(ctx, c, &at, count, apply)

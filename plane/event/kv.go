@@ -41,6 +41,11 @@ import (
 //	       what is expected: n/8 chained hashes, of the first blocks of a prompt that
 //	       was accepted just now
 //
+// What a later version of this program may say: a later format or a tier beyond those
+// known makes a subscriber pass over the payload, flags that it does not know over the
+// rest of it (KVBatch.Unknown). So a writer of such events gives them a payload of
+// their own.
+//
 // The hashes cover what separates caches (adapter, tenant), so no root travels.
 const (
 	kvFormat = 1
@@ -76,6 +81,10 @@ type KVBatch struct {
 	// of a prompt that the worker has accepted. They may never be held, and are not in
 	// Digest.
 	Expected []dynamo.BlockHash
+	// Unknown says that the payload held what only a later version understands, which
+	// was passed over, with all that came behind it: Events may lack something. Where
+	// its form as a whole is unknown, BlockSize is 0 and nothing else is set.
+	Unknown bool
 
 	// What Parse lays Events over.
 	blocks []KVBlock
@@ -164,7 +173,8 @@ func appendKVEvent(dst []byte, e *KVEvent) []byte {
 }
 
 // Parse replaces b by what p says, in memory that b has already where it
-// suffices. A malformed payload is KindCorrupt and leaves b empty.
+// suffices. A malformed payload is KindCorrupt and leaves b empty; one of a later
+// version is not malformed, see Unknown.
 func (b *KVBatch) Parse(p []byte) error {
 	*b = KVBatch{Events: b.Events[:0], Expected: b.Expected[:0], blocks: b.blocks[:0], hashes: b.hashes[:0]}
 	if err := b.parse(p); err != nil {
@@ -181,8 +191,12 @@ func (b *KVBatch) Parse(p []byte) error {
 }
 
 func (b *KVBatch) parse(p []byte) error {
-	if len(p) < 4 || p[0] != kvFormat || dynamo.Tier(p[1]) >= tiers {
-		return corrupt("KV events are cut short, or of a format or tier that is not understood")
+	if len(p) < 4 || p[0] < kvFormat {
+		return corrupt("KV events are cut short, or of no format")
+	}
+	if p[0] > kvFormat || dynamo.Tier(p[1]) >= tiers {
+		b.Unknown = true
+		return nil
 	}
 	b.Tier = dynamo.Tier(p[1])
 	p = p[2:]
@@ -196,7 +210,7 @@ func (b *KVBatch) parse(p []byte) error {
 		return corrupt("KV events hold no valid block size")
 	}
 	b.Rank, b.BlockSize, p = int(rank), int(size), p[n:]
-	for len(p) > 0 {
+	for len(p) > 0 && !b.Unknown {
 		var err error
 		if p, err = b.parseEvent(p); err != nil {
 			return err
@@ -248,7 +262,8 @@ func (b *KVBatch) parseEvent(p []byte) (rest []byte, err error) {
 		return b.parseNote(p)
 	}
 	if flags&kvReserved != 0 || e.Kind > kvbm.Cleared || e.HasParent && e.Kind != kvbm.Stored || e.HasEngine && e.Kind == kvbm.Cleared {
-		return nil, corrupt("KV events hold one that is not understood")
+		b.Unknown = true
+		return nil, nil
 	}
 	if e.Kind == kvbm.Cleared {
 		b.Events = append(b.Events, e)

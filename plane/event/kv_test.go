@@ -372,6 +372,12 @@ func FuzzKV(f *testing.F) {
 			}
 			return
 		}
+		if b.BlockSize == 0 {
+			if !b.Unknown || len(b.Events) != 0 || b.HasDigest {
+				t.Errorf("without a block size: %+v", b)
+			}
+			return
+		}
 		held := 8 * len(b.Expected)
 		for _, e := range b.Events {
 			held += 8*len(e.Hashes) + 16*len(e.Blocks)
@@ -388,4 +394,41 @@ func FuzzKV(f *testing.F) {
 			t.Errorf("written again it has %d bytes, was %d", len(again), len(p))
 		}
 	})
+}
+
+// What only a later version understands is passed over, with what is behind it; what
+// is before it counts.
+func TestUnknownKVEvents(t *testing.T) {
+	first := event.KVBatch{BlockSize: 2, Events: []event.KVEvent{{Kind: kvbm.Removed, Hashes: []dynamo.BlockHash{5}}}}
+	known := first.Append(nil)
+	digest := []byte{3, 0, 16, 1, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0}
+	for _, c := range []struct {
+		name    string
+		payload []byte
+		events  int
+		unknown bool
+		digest  bool
+	}{
+		{"nothing of it", slices.Concat(known, digest), 1, false, true},
+		{"a note", slices.Concat(known, []byte{3, 99, 2, 7, 7}, digest), 1, false, true},
+		{"flags", slices.Concat(known, []byte{0x10, 1, 2, 3}, digest), 1, true, false},
+		{"all flags", slices.Concat(known, []byte{0xff}), 1, true, false},
+		{"a note of another form", slices.Concat(known, []byte{0x07}), 1, true, false},
+		{"a parent of a removed block", slices.Concat(known, []byte{0x05}), 1, true, false},
+		{"alone", slices.Concat(known[:4], []byte{0x20}), 0, true, false},
+		{"a format", slices.Concat([]byte{2}, known[1:]), 0, true, false},
+		{"a tier", slices.Concat([]byte{1, 4}, known[2:]), 0, true, false},
+	} {
+		var b event.KVBatch
+		if err := b.Parse(c.payload); err != nil {
+			t.Errorf("%s: %v", c.name, err)
+		}
+		if len(b.Events) != c.events || b.Unknown != c.unknown || b.HasDigest != c.digest {
+			t.Errorf("%s: got %d events, unknown %t, digest %t; want %d, %t, %t", c.name, len(b.Events), b.Unknown, b.HasDigest, c.events, c.unknown, c.digest)
+		}
+	}
+	var b event.KVBatch
+	if err := b.Parse([]byte{0, 0, 0, 2}); dynamo.KindOf(err) != dynamo.KindCorrupt {
+		t.Errorf("format 0: got %v", err)
+	}
 }

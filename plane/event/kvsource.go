@@ -24,8 +24,12 @@ type KVConfig struct {
 	// RingBytes and RingEvents are the publisher's (4 MiB and 65536).
 	RingBytes  int
 	RingEvents int
-	Logger     *slog.Logger
-	Metrics    *Metrics
+	// Lose says whether the n-th payload of changes, from 1, is kept from all who
+	// listen, who notice by the next digest only: a fault to test them with. Default
+	// nil: none is.
+	Lose    func(n uint64) bool
+	Logger  *slog.Logger
+	Metrics *Metrics
 }
 
 // DefaultKVConfig returns the defaults; Worker, Epoch and BlockSize have none.
@@ -64,6 +68,7 @@ type KVSource struct {
 		sync.Mutex
 		caches []*kvCache // one for each tier and rank that ever had events
 		seq    uint64     // of the newest event
+		told   uint64     // payloads of changes
 		batch  KVBatch    // reused
 		buf    []byte     // reused
 	}
@@ -231,7 +236,9 @@ func (s *KVSource) publishLocked(b *KVBatch) {
 	header := len(buf)
 	flush := func() {
 		if len(buf) > header {
-			s.mu.seq = s.p.Publish(buf)
+			if s.mu.told++; s.config.Lose == nil || !s.config.Lose(s.mu.told) {
+				s.mu.seq = s.p.Publish(buf)
+			}
 			buf = buf[:header]
 		}
 	}

@@ -21,6 +21,8 @@ const (
 	// read; longer ones are refused.
 	maxDigestBytes = 128
 	maxStatusBytes = 1 << 20
+	// maxKVBytes bounds what a worker says of its KV tiers; more is refused.
+	maxKVBytes = 16 << 20
 	// maxStringBytes bounds each name and id in a request; a longer one is
 	// invalid.
 	maxStringBytes = 1 << 16

@@ -38,6 +38,8 @@ type Service struct {
 	// begins to drain and returns at once. Either may be nil.
 	Status func() Status
 	Drain  func()
+	// KV answers AskKV; nil: the worker has no KV tiers.
+	KV func(ctx context.Context, command []byte) ([]byte, error)
 	// Worker names the worker in logs and spans.
 	Worker dynamo.WorkerID
 	// Logger gets the requests at level debug, and panics; nil discards.
@@ -62,6 +64,7 @@ func (s *Service) Register(srv *rpc.Server) {
 	srv.Handle(methodArtifact, rpc.Endpoint{Serve: s.artifact})
 	srv.Handle(methodStatus, rpc.Endpoint{Serve: s.status})
 	srv.Handle(methodDrain, rpc.Endpoint{Serve: s.drain})
+	srv.Handle(methodKV, rpc.Endpoint{Serve: s.kv})
 }
 
 // HandOver ends all requests in progress, and those to come, with cause: where it
@@ -212,5 +215,24 @@ func (s *Service) drain(context.Context, *rpc.Stream) error {
 		return &dynamo.Error{Kind: dynamo.KindInvalid, Message: "this worker cannot be asked to drain; stop its process"}
 	}
 	s.Drain()
+	return nil
+}
+
+// kv answers an operator about the KV tiers.
+func (s *Service) kv(ctx context.Context, stream *rpc.Stream) error {
+	if s.KV == nil {
+		return &dynamo.Error{Kind: dynamo.KindNotFound, Message: "this worker has no KV tiers; give it --kvbm-cpu-cache-gb, --kvbm-disk-cache-gb or --kvbm-remote"}
+	}
+	b, err := s.KV(ctx, stream.Request())
+	if err != nil {
+		return err
+	}
+	for len(b) > 0 {
+		n := min(len(b), artifactBytes)
+		if err := stream.Send(b[:n]); err != nil {
+			return err
+		}
+		b = b[n:]
+	}
 	return nil
 }

@@ -21,6 +21,7 @@ const (
 	methodStatus   = "status"
 	methodArtifact = "artifact"
 	methodDrain    = "drain"
+	methodKV       = "kv"
 )
 
 // Status is what a worker says of itself. It travels as JSON; fields that a
@@ -77,6 +78,12 @@ func Drain(ctx context.Context, p *rpc.Peer) error {
 		return fmt.Errorf("ask the worker to drain: %w", err)
 	}
 	return nil
+}
+
+// AskKV asks a worker something about its KV tiers, both sides in the JSON of package
+// tier. ctx should have a deadline.
+func AskKV(ctx context.Context, p *rpc.Peer, command []byte) ([]byte, error) {
+	return ask(ctx, p, methodKV, command, maxKVBytes)
 }
 
 // ask opens a stream and reads it to its end, max bytes at most.

@@ -83,7 +83,7 @@ func Instance(id dynamo.WorkerID, epoch uint64) discovery.Instance {
 			Format: discovery.CardFormat, Weights: "m-7", Vocabulary: "56ef", Tokenizer: discovery.Artifact{Name: "tokenizer.json", Digest: "12ab", Bytes: 12},
 			Template: discovery.Artifact{Name: "chat_template.jinja", Digest: "34cd", Bytes: 34},
 			Special:  map[string]string{"bos_token": "<s>"}, Ranks: 1, Labels: map[string]string{"zone": "a"},
-			Capabilities: []string{"lora"}, MaxRunning: 8, MaxQueue: 16, KVBlocks: 128, Migration: "replay",
+			Capabilities: []string{"lora"}, MaxRunning: 8, MaxQueue: 16, KVBlocks: 128, StepTokens: 512, Migration: "replay",
 			Sampling: discovery.Sampling{Temperature: &temperature, TopK: &topK},
 		},
 	}
