@@ -2,7 +2,8 @@
 // which can be found again and which is given up first. The scheduler
 // (engine/sched) owns a Pool and calls it directly, so that one step decides
 // both; the engine sees block ids only, as indices into the memory it keeps.
-// The package holds the device tier.
+// That is the device tier, and what most of this text is about. Tiers manages what lies
+// below it: host memory, disk, a remote store; package kvbm/tier drives it.
 //
 // A block's life, and the type of the handle its user holds:
 //
@@ -42,6 +43,20 @@
 //     and taking the head of that order never leaves a block behind that can no
 //     longer be reached.
 //   - Events tell, in order and numbered without gaps, exactly what Match finds.
+//
+// # Tiers
+//
+// What tiers hold has outlived the memory it was computed in, and may come from another
+// process: it is named by content keys, not by hashes that are compared with what is at
+// hand. A block goes down a tier at a time, when the policy of the next one wants it: at
+// once, when it is used for the second time, or when it is worth more (cost to compute
+// it again times probability that it is used again) than the block given up for it. A
+// full tier gives up ends of chains first, and keeps the front of one that is longer
+// than the tier. A block comes back from the fastest tier that has it, and stays in host
+// memory on the way. It is brought only where that takes less time than computing: by
+// what was measured of each tier, by how much is on its way there, and by what the engine
+// says a token costs. Everything that does not fit at the moment is left undone and
+// counted; nothing waits.
 //
 // The package is pure: no clock, no I/O, no goroutine. A Pool is not safe for
 // concurrent use. Every operation on a block is O(1), and none allocates in

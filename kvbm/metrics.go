@@ -1,5 +1,11 @@
 package kvbm
 
+import (
+	"time"
+
+	"github.com/dynamo-go/dynamo"
+)
+
 // Stats are counts of a pool: blocks by state at the moment, and totals since it
 // was made.
 type Stats struct {
@@ -20,5 +26,55 @@ func (p *Pool) Stats() Stats {
 	s.Free, s.Partial, s.Complete = p.counts[stateFree], p.counts[statePartial], p.counts[stateComplete]
 	s.Held, s.Idle, s.Loading = p.counts[stateHeld], p.counts[stateIdle], p.counts[stateLoading]
 	s.Capacity, s.Leases = p.config.Blocks, len(p.leases.due)
+	return s
+}
+
+// Skip says why a tier did not take a block in.
+type Skip uint8
+
+// The reasons.
+const (
+	SkipPolicy Skip = iota // its policy is against it
+	SkipQueue              // too much is on its way there
+	SkipBudget             // the write budget is used up
+	SkipFull               // all its blocks are being read or written
+	SkipDown               // it failed and is left alone for a while
+	numSkips
+)
+
+// String returns the reason's name.
+func (s Skip) String() string {
+	return [...]string{"policy", "queue", "budget", "full", "down"}[s]
+}
+
+// TierStats are counts of one tier below the device: blocks at the moment, and totals
+// since it was made.
+type TierStats struct {
+	// Storing, Held (stored), Leaving, Quarantined and Free add up to Capacity.
+	Storing, Held, Leaving, Quarantined, Free, Capacity int
+	// Reads and Writes are the blocks on their way out and in.
+	Reads, Writes int
+	// Down says that it is left alone after failures.
+	Down bool
+	// Stored and Loaded count blocks written and read, Present those that were there
+	// when they were offered, Evicted those given up for others.
+	Stored, Loaded, Present, Evicted uint64
+	// Failed counts what it did not do; Unwritten, Unread, Corrupt and Missing are
+	// the parts of that: writes and reads with an error, reads of other bytes than the
+	// block's and of nothing.
+	Failed, Unread, Unwritten, Corrupt, Missing uint64
+	// Skipped counts blocks not taken in, by reason.
+	Skipped [numSkips]uint64
+}
+
+// Stats returns the counts of a tier below the device.
+func (t *Tiers) Stats(tier dynamo.Tier, now time.Time) TierStats {
+	i := int(tier) - 1
+	ts := &t.tiers[i]
+	s := ts.stats
+	s.Storing, s.Held, s.Leaving = int(ts.counts[copyStoring]), int(ts.counts[copyStored]), int(ts.counts[copyLeaving])
+	s.Quarantined, s.Free, s.Capacity = len(ts.bad), len(ts.free)+int(ts.slots-ts.fresh), int(ts.slots)
+	s.Reads, s.Writes = int(ts.reads), int(ts.writes)
+	s.Down = ts.slots > 0 && !t.up(i, now)
 	return s
 }

@@ -1,0 +1,110 @@
+package tier_test
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"testing"
+
+	"github.com/dynamo-go/dynamo"
+	"github.com/dynamo-go/dynamo/kvbm"
+	"github.com/dynamo-go/dynamo/kvbm/tier"
+)
+
+// BenchmarkLoad brings 1,008 tokens of a model of 135 M parameters (23 MB) from each
+// tier, beside a copy of as many bytes between the same memories.
+func BenchmarkLoad(b *testing.B) {
+	const blocks, blockBytes = 63, 368640
+	for _, from := range []dynamo.Tier{dynamo.TierHost, dynamo.TierDisk, dynamo.TierRemote} {
+		b.Run(from.String(), func(b *testing.B) {
+			c := tier.DefaultConfig()
+			c.Geometry, c.ClusterKey = geometry(), []byte("key")
+			c.Geometry.BlockTokens, c.Geometry.BlockBytes = 16, blockBytes
+			size := int64(100 * c.Geometry.FrameBytes())
+			switch from {
+			case dynamo.TierHost:
+				c.Tiers.Host.Bytes = size
+			case dynamo.TierDisk:
+				c.Tiers.Disk.Bytes, c.Tiers.Disk.Policy, c.DiskDir = size, kvbm.PolicyAlways, filepath.Join(b.TempDir(), "disk")
+			default:
+				c.Tiers.Remote.Bytes, c.RemoteDir = size, b.TempDir()
+			}
+			m, _ := run(b, c)
+			s := m.Sequence(tier.Scope{})
+			for i := range blocks * 16 {
+				s.Append(dynamo.TokenID(i))
+			}
+			engine := make([]byte, blocks*blockBytes)
+			waitFor(b, func() bool {
+				for i := range blocks {
+					m.Offer(s, i, engine[i*blockBytes:][:blockBytes])
+				}
+				waitIdle(b, m)
+				return m.Plan(s, 0, blocks).Found == blocks
+			})
+			told := make(chan bool, 1)
+			b.SetBytes(blocks * blockBytes)
+			b.ReportAllocs()
+			for b.Loop() {
+				if m.Load(s, 0, blocks, func(i int) []byte { return engine[i*blockBytes:][:blockBytes] }, func(ok bool) { told <- ok }) == nil || !<-told {
+					b.Fatalf("%+v", m.Stats())
+				}
+			}
+		})
+	}
+	b.Run("memcpy", func(b *testing.B) {
+		src, dst := make([]byte, blocks*blockBytes), make([]byte, blocks*blockBytes)
+		for i := range src {
+			src[i] = byte(i)
+		}
+		b.SetBytes(blocks * blockBytes)
+		for b.Loop() {
+			for i := range blocks {
+				copy(dst[i*blockBytes:][:blockBytes], src[i*blockBytes:])
+			}
+		}
+	})
+	b.Run("disk-alone", func(b *testing.B) {
+		c := geometry()
+		c.BlockTokens, c.BlockBytes = 16, blockBytes
+		d, err := tier.OpenDisk(tier.DiskConfig{Dir: b.TempDir(), Slots: 100, FrameBytes: c.FrameBytes(), ClusterKey: []byte("k")})
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer func() { _ = d.Close() }()
+		buf := tier.Buffer(c.FrameBytes())
+		for i := range blocks {
+			if err := d.Put(context.Background(), tier.Ref{Slot: int32(i)}, buf); err != nil {
+				b.Fatal(err)
+			}
+		}
+		b.SetBytes(blocks * blockBytes)
+		for b.Loop() {
+			for i := range blocks {
+				if err := d.Get(context.Background(), tier.Ref{Slot: int32(i)}, buf); err != nil {
+					b.Fatal(err)
+				}
+			}
+		}
+	})
+	b.Run("offer", func(b *testing.B) {
+		c := tier.DefaultConfig()
+		c.Geometry = geometry()
+		c.Geometry.BlockTokens, c.Geometry.BlockBytes = 16, blockBytes
+		c.Tiers.Host.Bytes = int64(100 * c.Geometry.FrameBytes())
+		m, _ := run(b, c)
+		waitFor(b, func() bool { _, err := m.Evict(b.Context()); return err == nil })
+		body := make([]byte, blockBytes)
+		n := 0
+		b.SetBytes(blockBytes)
+		b.ReportAllocs()
+		for b.Loop() {
+			s := m.Sequence(tier.Scope{Namespace: fmt.Sprint(n)})
+			for i := range 16 {
+				s.Append(dynamo.TokenID(i))
+			}
+			m.Offer(s, 0, body)
+			n++
+		}
+	})
+}

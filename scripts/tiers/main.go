@@ -1,0 +1,86 @@
+// Command tiers serves an object store in memory for run.sh, which asks who its users
+// are, as S3 does. While the file -fault is there it lies: the file says how (a
+// s3server.Fault) and of which reads (every so many), as in "flipped 3"; the file with
+// .count behind its name says how often it did.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/dynamo-go/dynamo/internal/s3server"
+)
+
+func main() {
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "tiers:", err)
+		os.Exit(1)
+	}
+}
+
+func run() error {
+	addr := flag.String("addr-file", "", "file the bound address is written to")
+	fault := flag.String("fault", "", "file that says how to lie")
+	flag.Parse()
+	s := s3server.New("kv-cache", s3server.Credentials{KeyID: "tour", Secret: "tour's secret", Region: "us-east-1"})
+	l := liar{path: *fault}
+	s.Inject(l.fault)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(*addr, []byte(listener.Addr().String()), 0o600); err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	h := &http.Server{Handler: s, ReadHeaderTimeout: time.Minute}
+	defer context.AfterFunc(ctx, func() { _ = h.Close() })()
+	if err := h.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// liar says which reads of objects are answered wrongly.
+type liar struct {
+	path string
+	mu   struct {
+		sync.Mutex
+		seen, told int
+	}
+}
+
+func (l *liar) fault(r *http.Request) s3server.Fault {
+	if r.Method != http.MethodGet || r.URL.Query().Has("list-type") {
+		return ""
+	}
+	b, err := os.ReadFile(l.path)
+	if err != nil {
+		return ""
+	}
+	text := strings.TrimSpace(string(b))
+	at := strings.LastIndexByte(text, ' ')
+	every := 0
+	if _, err := fmt.Sscan(text[at+1:], &every); err != nil || at < 0 || every < 1 {
+		return ""
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.mu.seen++; l.mu.seen%every != 0 {
+		return ""
+	}
+	l.mu.told++
+	_ = os.WriteFile(l.path+".count", fmt.Append(nil, l.mu.told), 0o600) // run.sh misses it
+	return s3server.Fault(text[:at])
+}
