@@ -62,28 +62,20 @@ func (s *simulation) quiet() {
 	if s.meter.started != s.meter.ended {
 		s.broken("I1: %d requests were sent and %d have ended", s.meter.started, s.meter.ended)
 	}
-	if s.router.queued > 0 {
-		s.broken("I8: %d requests wait for a worker, and none comes", s.router.queued)
-	}
-	for i := range s.router.fleet.Candidates() {
-		c := &s.router.fleet.Candidates()[i]
-		if c.Booked != 0 || c.BookedTokens != 0 || c.Prefills != 0 || c.PrefillTokens != 0 || c.KVTokens != 0 {
-			s.broken("I1: worker %d is booked for %d requests with %d tokens that have ended", i, c.Booked, c.BookedTokens)
-		}
-	}
-	if s.router.index != nil && s.config.Check {
-		s.router.index.Expire(s.moment().Add(s.config.PredictTTL + s.config.ApproximateTTL + time.Hour))
-		if err := s.router.index.Check(); err != nil {
-			s.broken("I3: %v", err)
-		}
+	s.router.quiet()
+	if s.prefill != nil {
+		s.prefill.quiet()
 	}
 	for _, w := range s.workers {
 		st := w.s.Stats()
 		if st.Waiting+st.Running+st.Loading > 0 || len(w.inbox) > 0 {
 			s.broken("I8: worker %d has %d requests waiting and %d running, and nothing to do", w.number, st.Waiting+len(w.inbox), st.Running+st.Loading)
 		}
-		if kv := st.KV; kv.Held+kv.Partial+kv.Complete+kv.Loading > 0 || kv.Free+kv.Idle != kv.Capacity {
+		if kv := st.KV; kv.Held+kv.Partial+kv.Complete+kv.Loading+kv.Leases > 0 || kv.Free+kv.Idle != kv.Capacity {
 			s.broken("I4: worker %d holds blocks for nobody: %+v", w.number, kv)
+		}
+		if len(w.kept)+len(w.link.open)+len(w.link.ended) > 0 {
+			s.broken("I4: worker %d keeps KV of %d requests, and has KV brought for %d, which have ended", w.number, len(w.kept), len(w.link.open)+len(w.link.ended))
 		}
 		w.check()
 		if w.shadow != nil {
@@ -92,10 +84,31 @@ func (s *simulation) quiet() {
 	}
 }
 
+// quiet checks what holds of a router then.
+func (r *router) quiet() {
+	s := r.sim
+	if r.queued > 0 {
+		s.broken("I8: %d requests wait for a worker, and none comes", r.queued)
+	}
+	for i := range r.fleet.Candidates() {
+		c := &r.fleet.Candidates()[i]
+		if c.Booked != 0 || c.BookedTokens != 0 || c.Prefills != 0 || c.PrefillTokens != 0 || c.KVTokens != 0 {
+			s.broken("I1: worker %d is booked for %d requests with %d tokens that have ended", r.members[i].number, c.Booked, c.BookedTokens)
+		}
+	}
+	if r.index != nil && s.config.Check {
+		r.index.Expire(s.moment().Add(s.config.PredictTTL + s.config.ApproximateTTL + time.Hour))
+		if err := r.index.Check(); err != nil {
+			s.broken("I3: %v", err)
+		}
+	}
+}
+
 // compare checks that the index holds of w what w holds (I3).
 func (w *worker) compare(registered int) {
 	s := w.sim
-	if n := s.router.index.Blocks(s.router.sources[w.number], dynamo.TierDevice); len(w.shadow.parent) != registered || int(n) != registered {
+	index, source := w.router.index, w.router.sources[w.seat]
+	if n := index.Blocks(source, dynamo.TierDevice); len(w.shadow.parent) != registered || int(n) != registered {
 		s.broken("I3: worker %d has told of %d blocks and holds %d, of which the index knows %d", w.number, len(w.shadow.parent), registered, n)
 	}
 	inner := map[dynamo.BlockHash]bool{}
@@ -111,9 +124,9 @@ func (w *worker) compare(registered int) {
 		}
 		chain := w.shadow.chain(b)
 		found := uint32(0)
-		hits = s.router.index.Find(chain, hits[:0])
+		hits = index.Find(chain, hits[:0])
 		for i := range hits {
-			if hits[i].Source == s.router.sources[w.number] {
+			if hits[i].Source == source {
 				found = hits[i].Blocks[dynamo.TierDevice]
 			}
 		}

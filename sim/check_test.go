@@ -7,6 +7,7 @@ import (
 
 	"github.com/dynamo-go/dynamo"
 	"github.com/dynamo-go/dynamo/bench/trace"
+	"github.com/dynamo-go/dynamo/router/placement"
 )
 
 // TestChecks breaks the laws one by one: each has to be noticed by its name.
@@ -45,6 +46,77 @@ func TestChecks(t *testing.T) {
 				t.Fatal(err)
 			}
 			tt.tamper(s)
+			_, err = s.close()
+			if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+				t.Errorf("got %v, want %q", err, tt.want)
+			}
+		})
+	}
+}
+
+// TestHandoverChecks breaks what holds of prompts that are computed apart.
+func TestHandoverChecks(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		tamper func(s *simulation, e *event)
+		want   string
+	}{
+		{"nothing", func(*simulation, *event) {}, ""},
+		{"the KV goes while it is taken", func(s *simulation, e *event) {
+			if e.kind == kindArrived {
+				w := s.workers[0]
+				w.handle(w.s.EndLease(1, s.moment()))
+			}
+		}, "I4"},
+		{"nobody lets go", func(_ *simulation, e *event) {
+			if e.kind == kindLetGo {
+				e.kind, e.stamp = kindStep, 1<<31
+				e.number = 0
+			}
+		}, "I4"},
+		{"a token comes twice", func(s *simulation, e *event) {
+			if e.kind == kindHanded {
+				e.r.made = 0
+			}
+		}, "I2"},
+		{"tokens are lost on the way", func(s *simulation, e *event) {
+			if e.kind == kindArrived {
+				e.r, s.workers[1].link.open[0].r.made = nil, 5
+			}
+		}, "I2"},
+		{"the prefill worker stays booked", func(s *simulation, e *event) {
+			if e.kind == kindHanded {
+				s.prefill.fleet.Touch(0).Booked++
+			}
+		}, "I1"},
+		{"the index of prefill workers forgets", func(s *simulation, e *event) {
+			if e.kind == kindLetGo {
+				s.prefill.index.Clear(s.prefill.sources[0], dynamo.TierDevice)
+			}
+		}, "I3"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := DefaultConfig()
+			first, second := DefaultGroup(), DefaultGroup()
+			first.Role, second.Role = placement.Prefill, placement.Decode
+			c.Fleet, c.Check, c.BlockSize, c.Split = []Group{first, second}, true, 16, placement.SplitAlways
+			c.Trace = func(yield func(trace.Request, error) bool) {
+				yield(trace.Request{Input: 64, Output: 40, BlockSize: 16, Hashes: []uint64{1, 2, 3, 4}}, nil)
+			}
+			s, err := newSimulation(c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.plan.stop()
+			for s.fault == nil {
+				if s.send(); len(s.events) == 0 {
+					break
+				}
+				e := s.events.pop()
+				s.now = e.at
+				tt.tamper(s, &e)
+				s.take(&e)
+			}
 			_, err = s.close()
 			if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
 				t.Errorf("got %v, want %q", err, tt.want)

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math"
+	"slices"
 	"time"
 
 	"github.com/dynamo-go/dynamo/bench/trace"
@@ -25,6 +27,12 @@ type Group struct {
 	// StepTokens bounds the tokens of a step, MaxRunning the requests in a batch,
 	// MaxQueue those that wait. Defaults 8192, 256 and 1024.
 	StepTokens, MaxRunning, MaxQueue int
+	// Role is what they do: prompts for other workers (placement.Prefill), answers to
+	// prompts that others computed (placement.Decode), or both. Those that have answers
+	// serve whole requests, too. Default placement.Whole.
+	Role placement.Role
+	// KVBytesPerToken is the size of a token's KV, where it is moved. Default 131072.
+	KVBytesPerToken int
 }
 
 // DefaultGroup is one worker as the mocker's defaults have it.
@@ -62,6 +70,15 @@ type Config struct {
 	// ApproximateTTL after each. Defaults false and 2 minutes.
 	Approximate    bool
 	ApproximateTTL time.Duration
+	// Split says who decides, where there are prefill workers, whether a prompt is
+	// computed apart from its answer. Default placement.SplitAuto.
+	Split placement.SplitMode
+	// TransferBandwidth is what KV comes to each worker at, in bytes per second; 0: in no
+	// time. What comes together shares it equally. TransferMissing moves the KV alone that
+	// a worker lacks, and not that of the whole prompt. Defaults 64e9 and false, as the
+	// mocker's.
+	TransferBandwidth float64
+	TransferMissing   bool
 	// Seed makes the draws of policies and tells equal costs apart.
 	Seed uint64
 
@@ -88,7 +105,7 @@ type Config struct {
 func DefaultConfig() Config {
 	return Config{
 		Speedup: 1, BlockSize: 64, Policy: placement.DefaultParams(placement.KV), Seed: 1, Queue: 1024, Wait: 10 * time.Second,
-		PredictTTL: 5 * time.Second, ApproximateTTL: 2 * time.Minute,
+		PredictTTL: 5 * time.Second, ApproximateTTL: 2 * time.Minute, TransferBandwidth: 64e9,
 		Ingress: 400 * time.Microsecond, Dispatch: 200 * time.Microsecond, Return: 200 * time.Microsecond, EventDelay: time.Millisecond,
 	}
 }
@@ -114,6 +131,7 @@ func (c *Config) Validate() error {
 		fault(d.Duration < 0 || d.Duration > maxDelay, "%s is %v; it must be within 0 and %v", d.flag, d.Duration, maxDelay)
 	}
 	fault(c.PredictTTL < 0, "--router-predicted-ttl-secs is %v; it must be 0 (off) or more", c.PredictTTL)
+	fault(!(c.TransferBandwidth >= 0 && c.TransferBandwidth <= math.MaxFloat32), "--kv-transfer-bandwidth is %v bytes a second; it must be 0 (in no time) or a finite number above", c.TransferBandwidth)
 	fault(c.ApproximateTTL <= 0, "--router-ttl-secs is %v; it must be more than 0", c.ApproximateTTL)
 	for name, d := range c.Goodput {
 		fault(name != "ttft" && name != "itl" && name != "e2e", "%q is no goodput target; there are ttft, itl and e2e", name)
@@ -122,18 +140,39 @@ func (c *Config) Validate() error {
 	if err := c.Policy.Validate(); err != nil {
 		faults = append(faults, err)
 	}
-	workers := 0
+	workers, answering := 0, 0
 	for i := range c.Fleet {
 		g := &c.Fleet[i]
 		fault(g.Count < 1, "--fleet: %d workers of %s; there must be 1 or more", g.Count, g.Name)
 		workers += max(g.Count, 0)
+		if g.Role != placement.Prefill {
+			answering += max(g.Count, 0)
+		}
+		fault(g.KVBytesPerToken < 0 || g.KVBytesPerToken > maxBytesPerToken, "the KV of a token is %d bytes at %s; it must be 0 (the default) to %d", g.KVBytesPerToken, g.Name, maxBytesPerToken)
 		if err := c.scheduler(g).Validate(); err != nil {
 			faults = append(faults, fmt.Errorf("the workers %s: %w", g.Name, err))
 		}
 	}
 	fault(workers < 1 || workers > MaxWorkers, "the fleet has %d workers; it must have 1 to %d", workers, MaxWorkers)
+	fault(workers > 0 && answering == 0, "--fleet: all %d workers compute prompts, and nobody goes on with them; give some another role, as in h200-8b:4:decode", workers)
 	return errors.Join(faults...)
 }
+
+// disaggregated reports whether there are prefill workers.
+func (c *Config) disaggregated() bool {
+	return slices.ContainsFunc(c.Fleet, func(g Group) bool { return g.Role == placement.Prefill })
+}
+
+// bytesPerToken is the size of a token's KV.
+func (g *Group) bytesPerToken() int {
+	if g.KVBytesPerToken == 0 {
+		return defaultBytesPerToken
+	}
+	return g.KVBytesPerToken
+}
+
+// defaultBytesPerToken is that of Llama 3 8B in bf16.
+const defaultBytesPerToken = 131072
 
 // scheduler is the configuration of the schedulers of a group.
 func (c *Config) scheduler(g *Group) sched.Config {

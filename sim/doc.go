@@ -32,11 +32,21 @@
 // index: nobody would look for them, so the outcome is the same to the bit.
 // Config.Check has the index told of all.
 //
+// # Prefill and decode workers
+//
+// With workers of placement.Prefill in the fleet there are two routers, as in package
+// node, and placement.DecideSplit says which requests are served in two parts: prompt and
+// first token by the one worker, which then keeps the KV; the rest by another, to whose
+// pool the KV comes over a link of modelled bandwidth. What the prefill side refuses the
+// other side serves whole. A worker learns Dispatch after the first token of the second
+// part has reached the router that what it keeps is needed no more.
+//
 // # Invariants
 //
 // I1 each accepted request ends exactly once with as many tokens as were delivered;
 // I2 its tokens come in order; I3 in the end the index holds what the workers hold;
-// I4 every pool balances; I5 no queue is above its limit; I8 in the end nobody waits.
-// Those that cost nothing are always checked, Config.Check checks all of them as it
-// goes. A broken one ends the run with an error that names it.
+// I4 every pool balances, and KV comes from blocks that are kept for it; I5 no queue is
+// above its limit; I8 in the end nobody waits. Those that cost nothing are always checked,
+// Config.Check checks all of them as it goes. A broken one ends the run with an error that
+// names it.
 package sim

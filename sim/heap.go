@@ -6,10 +6,13 @@ type kind uint8
 const (
 	kindIndex   kind = iota // a worker's KV events reach the index
 	kindStarted             // a first token reaches router and client
+	kindHanded              // the word that a prompt is computed, and where, does
 	kindEnded               // an answer's end does
 	kindExpire              // a request has waited long enough for a worker
 	kindDecide              // a request reaches the router
 	kindDeliver             // a request reaches its worker
+	kindLetGo               // a worker hears that the KV it keeps is needed no more
+	kindArrived             // KV that a worker has had brought is there
 	kindStep                // a worker's step, or stretch, is over
 )
 

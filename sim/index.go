@@ -17,7 +17,7 @@ type change struct {
 // publish sends the worker's KV events of this moment on their way.
 func (w *worker) publish() {
 	s := w.sim
-	if s.router.index == nil || s.config.Approximate {
+	if w.router.index == nil || s.config.Approximate {
 		return
 	}
 	events := w.s.Events()
@@ -65,7 +65,7 @@ func (w *worker) apply() {
 	if w.taken++; w.taken == len(w.pending) {
 		w.pending, w.taken = w.pending[:0], 0
 	}
-	index, source := w.sim.router.index, w.sim.router.sources[w.number]
+	index, source := w.router.index, w.router.sources[w.seat]
 	block, hash := 0, 0
 	for i := range c.events {
 		e := &c.events[i]

@@ -23,6 +23,15 @@ const (
 	maxStep = 10 * time.Minute
 	// maxRefusals is after how many workers' refusals a request fails.
 	maxRefusals = 8
+	// prefillWait is how long a request waits for a prefill worker, if Config.Wait is not
+	// less; then it goes to the others whole. As in package node.
+	prefillWait = time.Second
+	// lease is how long KV is kept for another worker; then it is computed again.
+	lease = 5 * time.Minute
+	// maxTransfer bounds the time of a transfer; a longer one is cut to it.
+	maxTransfer = time.Hour
+	// maxBytesPerToken bounds the KV of a token; a Group with more is refused.
+	maxBytesPerToken = 1 << 30
 	// expireEvery is how often expectations are ended whose time has come.
 	expireEvery = time.Second
 	// reuseWeight is what one request counts in a worker's share of prompt tokens found

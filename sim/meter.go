@@ -81,6 +81,9 @@ func (m *meter) finish(r *request, at int64) {
 		back := int64(m.config.Return)
 		rec.First, rec.Last, rec.Status, rec.Finish = r.first+back, r.last+back, 200, "length"
 		rec.Output, rec.Cached, rec.Chunks = r.made, r.cached, r.made
+		if r.second > 0 {
+			rec.Second = r.second + back
+		}
 		m.answer(&rec)
 	}
 	if m.config.Records {
@@ -135,6 +138,9 @@ func (m *meter) digest(r *request) {
 	}
 	for _, v := range []int64{r.due, int64(worker), r.first, r.last, int64(r.made), int64(r.cached)} {
 		h = mix(h ^ uint64(v))
+	}
+	if r.before != nil {
+		h = mix(h ^ uint64(r.before.worker.number)<<32 ^ uint64(r.second))
 	}
 	if r.err != nil {
 		h = mix(h)

@@ -23,6 +23,8 @@ type Result struct {
 	// Steps are the batches computed by all workers, Preemptions the requests that
 	// lost their blocks, Decisions the router's.
 	Steps, Preemptions, Decisions uint64
+	// Handovers is nil for a fleet without prefill workers.
+	Handovers *Handovers
 	// Workers is the number of requests that each worker served.
 	Workers []int
 }
@@ -31,7 +33,10 @@ type Result struct {
 func (s *simulation) result() *Result {
 	m := s.meter
 	m.turn(m.last + int64(time.Second) - 1)
-	r := &Result{Records: m.records, Hash: m.hash, Preemptions: s.preemptions, Decisions: s.router.decisions}
+	r := &Result{Records: m.records, Hash: m.hash, Preemptions: s.preemptions, Decisions: s.router.decisions, Handovers: s.handed()}
+	if s.prefill != nil {
+		r.Decisions += s.prefill.decisions
+	}
 	if m.inSum > 0 {
 		r.HitRate = float64(m.cached) / float64(m.inSum)
 	}
@@ -45,12 +50,13 @@ func (s *simulation) result() *Result {
 			m.series[i].Tokens = int(m.tokens[i])
 		}
 	}
+	ttft, itl, e2e, in, out := m.ttft, m.itl, m.e2e, m.in, m.out // not m's, which would keep the whole simulation
 	b := &bench.Result{
 		Duration: time.Duration(m.last), Requests: m.whole, Errors: m.errors, ErrorDetails: m.details,
 		TTFT: m.ttft.Summary(), ITL: m.itl.Summary(), TPOT: m.tpot.Summary(), E2E: m.e2e.Summary(),
 		InputTokens: m.in.Summary(), OutputTokens: m.out.Summary(), TokensFrom: "simulation",
 		GoodputTargets: m.config.Goodput, CachedTokens: m.cached, Chunks: m.outSum, Series: m.series,
-		TTFTHist: &m.ttft, ITLHist: &m.itl, E2EHist: &m.e2e, InputHist: &m.in, OutputHist: &m.out,
+		TTFTHist: &ttft, ITLHist: &itl, E2EHist: &e2e, InputHist: &in, OutputHist: &out,
 	}
 	if seconds := b.Duration.Seconds(); seconds > 0 {
 		b.RequestThroughput, b.Goodput = float64(m.whole)/seconds, float64(m.good)/seconds

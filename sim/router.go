@@ -18,10 +18,11 @@ type route struct {
 	predicted float64         // milliseconds from then to its first token
 	paced     int64           // when it had the last token that was counted
 	prefills  uint64          // of its worker by then
+	found     int             // tokens that its worker had
 	counted   bool            // a whole block was filled then
 
-	queued   bool // it waits for a worker
-	expiring bool // its kindExpire is to come
+	queue    *router // where it waits for a worker; nil: it does not
+	expiring bool    // its kindExpire is to come
 }
 
 // estimate is what the router has learned of a worker.
@@ -31,16 +32,19 @@ type estimate struct {
 }
 
 // router is the router's shell under the virtual clock: it books, asks kvindex and
-// placement, and lets requests wait in turn while no worker can take one.
+// placement, and lets requests wait in turn while no worker can take one. A fleet with
+// prefill workers has one for them, and one for the others.
 type router struct {
 	sim       *simulation
 	params    placement.Params
-	overlaps  bool // the policy asks who holds what
+	overlaps  bool  // the policy asks who holds what
+	wait      int64 // how long a request waits
 	fleet     placement.Fleet
+	members   []*worker  // of the fleet
 	estimates []estimate // of each worker; none where they are known, or of no use
 	index     *kvindex.Index
-	sources   []kvindex.Source // of each worker
-	workers   []int32          // of each source
+	sources   []kvindex.Source // of each member
+	workers   []int32          // of each source, its member
 	hits      []kvindex.Overlap
 	held      []placement.Overlap
 	asked     placement.Request
@@ -51,8 +55,8 @@ type router struct {
 	expired   int64 // when expectations were ended last
 }
 
-func newRouter(s *simulation) (*router, error) {
-	r := &router{sim: s, params: s.config.Policy, overlaps: s.config.Policy.Policy.UsesOverlap()}
+func newRouter(s *simulation, wait time.Duration) (*router, error) {
+	r := &router{sim: s, wait: int64(wait), params: s.config.Policy, overlaps: s.config.Policy.Policy.UsesOverlap()}
 	if r.overlaps || s.config.events() {
 		c := kvindex.DefaultConfig()
 		c.MaxBytes = indexBytes(&s.config)
@@ -73,6 +77,8 @@ func indexBytes(c *Config) int64 {
 // join makes a worker known.
 func (r *router) join(w *worker) {
 	g, c := w.group, &r.sim.config
+	w.router, w.seat = r, len(r.members)
+	r.members = append(r.members, w)
 	key := placement.Key{ID: dynamo.WorkerID(w.number + 1), Epoch: 1}
 	cand := placement.Candidate{
 		Key: key, State: placement.Up, MaxRunning: g.MaxRunning, MaxQueue: g.MaxQueue,
@@ -93,7 +99,7 @@ func (r *router) join(w *worker) {
 	for len(r.workers) <= int(id) {
 		r.workers = append(r.workers, -1)
 	}
-	r.workers[id] = int32(w.number)
+	r.workers[id] = int32(w.seat)
 }
 
 // arrive takes a request in: it is placed, or waits, or is refused.
@@ -106,23 +112,27 @@ func (r *router) arrive(q *request) {
 		r.refuse(q)
 		return
 	}
-	q.queued, q.expiring = true, true
+	q.queue, q.expiring = r, true
 	r.queued++
 	r.waiting = append(r.waiting, q)
-	s.at(event{at: s.now + int64(s.config.Wait), kind: kindExpire, number: uint64(q.number), r: q})
+	s.at(event{at: s.now + r.wait, kind: kindExpire, stamp: uint32(q.part), number: uint64(q.number), r: q})
 }
 
 // refuse ends a request that finds no worker.
 func (r *router) refuse(q *request) {
 	q.err = &dynamo.Error{Kind: dynamo.KindExhausted, Code: "overloaded", Message: "every worker is full, and so is the queue or the time to wait in it over"}
-	r.sim.at(event{at: r.sim.now + r.sim.back, kind: kindEnded, number: uint64(q.number), r: q})
+	at := r.sim.now + r.sim.back
+	if q.part == partPrompt { // the client does not hear of it
+		at = r.sim.now
+	}
+	r.sim.at(event{at: at, kind: kindEnded, number: uint64(q.number), r: q})
 }
 
 // expire refuses a request that has waited too long.
 func (r *router) expire(q *request) {
 	q.expiring = false
-	if q.queued {
-		q.queued = false
+	if q.queue == r {
+		q.queue = nil
 		r.queued--
 		r.refuse(q)
 	}
@@ -132,11 +142,11 @@ func (r *router) expire(q *request) {
 func (r *router) wake() {
 	for r.queued > 0 {
 		q := r.waiting[r.first]
-		if q != nil && q.queued {
+		if q != nil && q.queue == r {
 			if !r.place(q) {
 				return
 			}
-			q.queued = false
+			q.queue = nil
 			r.queued--
 		}
 		r.waiting[r.first] = nil
@@ -166,9 +176,12 @@ func (r *router) place(q *request) bool {
 	}
 	c := r.fleet.Touch(d.Winner)
 	c.Turn = r.decisions
-	q.booking = placement.Booking{Tokens: q.Input + q.wanted, Prompt: q.Input, New: q.Input - cached}
+	q.booking = placement.Booking{Tokens: q.Input + q.wanted, Prompt: q.Input + q.base, New: q.Input - cached}
+	if q.part == partAnswer { // its KV comes from elsewhere
+		q.booking.New = 0
+	}
 	c.Book(&q.booking, s.moment())
-	q.worker = s.workers[d.Winner]
+	q.worker = r.members[d.Winner]
 	r.expect(q)
 	s.at(event{at: s.now + int64(s.config.Dispatch), kind: kindDeliver, number: uint64(q.number), r: q})
 	return true
@@ -182,7 +195,7 @@ func (r *router) expect(q *request) {
 		ttl = c.ApproximateTTL
 	}
 	if told := q.hashes[:q.told]; r.overlaps && ttl > 0 && len(told) > 0 {
-		r.index.Expect(r.sources[q.worker.number], told, r.sim.moment().Add(ttl))
+		r.index.Expect(r.sources[q.worker.seat], told, r.sim.moment().Add(ttl))
 	}
 }
 
@@ -191,7 +204,7 @@ func (r *router) request(q *request) {
 	s, p := r.sim, &r.asked
 	*p = placement.Request{
 		Seed: mix(s.config.Seed ^ mix(uint64(q.number)<<8^uint64(len(q.excluded)))), Now: s.moment(), Excluded: q.excluded,
-		Tokens: q.Input, BlockSize: s.config.BlockSize,
+		Tokens: q.Input + q.base, BlockSize: s.config.BlockSize,
 	}
 	if r.params.Policy == placement.Session {
 		p.Session = placement.Hash(q.Session)
@@ -212,22 +225,24 @@ func (r *router) request(q *request) {
 
 // started takes in that the first token of q has come.
 func (r *router) started(q *request) {
-	i, now := q.worker.number, r.sim.now
+	i, now := q.worker.seat, r.sim.now
 	c := r.fleet.Touch(i)
 	sample := c.Started(&q.booking, r.sim.moment())
-	c.Reuse += (float64(q.cached)/float64(q.Input) - c.Reuse) * reuseWeight
+	c.Reuse += (float64(q.found)/float64(q.Input) - c.Reuse) * reuseWeight
 	if len(r.estimates) > 0 {
 		e := &r.estimates[i]
 		e.prefills++
 		q.paced, q.prefills = now, e.prefills
-		e.First(sample, q.predicted, time.Duration(now-q.sent))
-		e.believe(c)
+		if q.part != partAnswer {
+			e.First(sample, q.predicted, time.Duration(now-q.sent))
+			e.believe(c)
+		}
 	}
 }
 
 // grown takes in that the answer to q has filled a block.
 func (r *router) grown(q *request) {
-	i, now, size := q.worker.number, r.sim.now, r.sim.config.BlockSize
+	i, now, size := q.worker.seat, r.sim.now, r.sim.config.BlockSize
 	c := r.fleet.Touch(i)
 	c.Grown(&q.booking, size)
 	if len(r.estimates) == 0 {
@@ -250,13 +265,17 @@ func (e *estimate) believe(c *placement.Candidate) {
 
 // release takes q, which has ended, off its worker's load.
 func (r *router) release(q *request) {
-	if q.worker == nil {
-		return
+	if q.worker != nil {
+		r.free(q.worker, &q.booking)
 	}
-	c := r.fleet.Touch(q.worker.number)
-	c.Release(&q.booking, r.sim.moment())
+}
+
+// free takes a booking off a worker's load.
+func (r *router) free(w *worker, b *placement.Booking) {
+	c := r.fleet.Touch(w.seat)
+	c.Release(b, r.sim.moment())
 	if c.Booked < 0 || c.BookedTokens < 0 {
-		r.sim.broken("I1: the bookings at worker %d are %d with %d tokens", q.worker.number, c.Booked, c.BookedTokens)
+		r.sim.broken("I1: the bookings at worker %d are %d with %d tokens", w.number, c.Booked, c.BookedTokens)
 	}
 	r.wake()
 }
@@ -266,7 +285,7 @@ func (r *router) retry(q *request) bool {
 	if dynamo.KindOf(q.err) != dynamo.KindExhausted || q.worker == nil || len(q.excluded) >= maxRefusals {
 		return false
 	}
-	c := r.fleet.Touch(q.worker.number)
+	c := r.fleet.Touch(q.worker.seat)
 	q.excluded = append(q.excluded, c.Key)
 	c.Release(&q.booking, r.sim.moment())
 	q.err, q.worker = nil, nil

@@ -7,6 +7,7 @@ import (
 
 	"github.com/dynamo-go/dynamo"
 	"github.com/dynamo-go/dynamo/bench/trace"
+	"github.com/dynamo-go/dynamo/router/placement"
 	"github.com/dynamo-go/dynamo/tokens"
 )
 
@@ -21,6 +22,7 @@ type simulation struct {
 	events  queue
 	plan    *plan
 	router  *router
+	prefill *router // of the prefill workers; nil without any
 	workers []*worker
 	meter   *meter
 	fault   error // of an invariant
@@ -29,6 +31,8 @@ type simulation struct {
 	spare       []*request
 	changes     []change
 	preemptions uint64
+
+	handovers handovers
 
 	selective bool       // the index is told of marked blocks alone
 	foresight *foresight // nil takes all for shared
@@ -60,8 +64,13 @@ func newSimulation(c Config) (*simulation, error) {
 	s := &simulation{config: c, back: int64(c.Return), room: 1 << 62, selective: c.selective()}
 	s.meter = newMeter(&s.config)
 	var err error
-	if s.router, err = newRouter(s); err != nil {
+	if s.router, err = newRouter(s, s.config.Wait); err != nil {
 		return nil, err
+	}
+	if s.config.disaggregated() {
+		if s.prefill, err = newRouter(s, min(s.config.Wait, prefillWait)); err != nil {
+			return nil, err
+		}
 	}
 	for i := range s.config.Fleet {
 		g := &s.config.Fleet[i]
@@ -72,7 +81,11 @@ func newSimulation(c Config) (*simulation, error) {
 				return nil, fmt.Errorf("make worker %d: %w", len(s.workers), err)
 			}
 			s.workers = append(s.workers, w)
-			s.router.join(w)
+			if g.Role == placement.Prefill {
+				s.prefill.join(w)
+			} else {
+				s.router.join(w)
+			}
 		}
 	}
 	s.plan = newPlan(&s.config, s.trace, s.unused)
@@ -144,15 +157,23 @@ func (s *simulation) take(e *event) {
 	case kindIndex:
 		s.workers[e.number].apply()
 	case kindStarted:
-		s.router.started(e.r)
+		s.started(e.r)
+	case kindHanded:
+		s.handOver(e.r)
 	case kindEnded:
 		s.end(e.r)
 	case kindExpire:
-		s.router.expire(e.r)
+		s.expire(e)
 	case kindDecide:
-		s.router.arrive(e.r)
+		s.arrive(e.r)
 	case kindDeliver:
 		e.r.worker.deliver(e.r)
+	case kindLetGo:
+		e.r.before.worker.letGo(e.r)
+	case kindArrived:
+		if w := s.workers[e.number]; w.link.stamp == e.stamp {
+			w.arrived()
+		}
 	case kindStep:
 		if w := s.workers[e.number]; w.stamp == e.stamp {
 			w.step()
@@ -165,10 +186,18 @@ func (s *simulation) at(e event) { s.events.push(e) }
 
 // end is the end of a request for router and client.
 func (s *simulation) end(r *request) {
-	if r.err != nil && s.router.retry(r) {
+	router := s.routerOf(r)
+	if r.err != nil && router.retry(r) {
 		return
 	}
-	s.router.release(r)
+	router.release(r)
+	if r.part != partWhole {
+		if r.part == partPrompt && r.err != nil {
+			s.fallBack(r)
+			return
+		}
+		s.letGo(r)
+	}
 	s.meter.finish(r, s.now)
 	s.plan.end(r, s.now)
 	s.release(r)
@@ -220,9 +249,9 @@ func (s *simulation) unused() *request {
 }
 
 // release keeps the memory of a request that has ended for another. One that has an
-// expiry to come is left alone.
+// expiry to come, or is known to workers of two parts, is left alone.
 func (s *simulation) release(r *request) {
-	if r.expiring {
+	if r.expiring || r.part != partWhole {
 		return
 	}
 	*r = request{blocks: r.blocks[:0], hashes: r.hashes[:0], route: route{excluded: r.excluded[:0]}}

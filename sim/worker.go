@@ -30,7 +30,15 @@ type request struct {
 
 	wanted, made, cached int
 	first, last          int64 // when the first and the last token were made
-	err                  error
+
+	part    part
+	base    int     // tokens of the parts before
+	before  *before // of the part under way; nil for a first one
+	present bool    // its KV came from the worker of the part before
+	second  int64   // when its second token was made, in two parts
+	lacks   int     // tokens whose KV the second worker was thought to lack
+	delay   int64   // ns for which it was thought to wait there
+	err     error
 }
 
 // worker is an engine under the virtual clock: the loop of engine/loop as a state
@@ -38,6 +46,8 @@ type request struct {
 type worker struct {
 	sim    *simulation
 	number int
+	router *router // whose member it is, and which of them
+	seat   int
 	group  *Group
 	model  perfmodel.Model
 	s      *sched.Scheduler
@@ -51,6 +61,9 @@ type worker struct {
 	flight  *sched.Batch // nil in a stretch
 	ahead   int          // steps of the stretch that are under way
 	steps   int          // for Config.Check
+
+	kept map[sched.ID]keeping // whose KV is kept for other workers
+	link link                 // over which KV comes
 
 	pending []change // KV events on their way to the index; those before taken are there
 	taken   int
@@ -88,6 +101,9 @@ func (w *worker) turn() {
 	}
 	clear(w.inbox)
 	w.inbox = w.inbox[:0]
+	if len(w.link.ended) > 0 {
+		w.arrivals()
+	}
 	if !w.sim.config.Stepwise && w.stretch() {
 		return
 	}
@@ -107,10 +123,16 @@ func (w *worker) turn() {
 
 // submit gives a request to the scheduler, which may refuse it.
 func (w *worker) submit(r *request) {
-	err := w.s.Submit(sched.Request{
-		ID: sched.ID(r.number + 1), Ref: r, Length: r.Input, Blocks: r.blocks, Key: uint64(r.number+1) << 20, MaxTokens: r.wanted, Priority: r.Priority,
-	}, w.sim.moment())
-	if err != nil {
+	q := sched.Request{
+		ID: sched.ID(r.number + 1), Ref: r, Length: r.Input + r.base, Blocks: r.blocks, Key: uint64(r.number+1) << 20, MaxTokens: r.goal() - r.base, Priority: r.Priority,
+	}
+	switch {
+	case r.part == partAnswer:
+		q.External = r.Input
+	case r.part == partPrompt && r.wanted > 1:
+		q.Hold = lease
+	}
+	if err := w.s.Submit(q, w.sim.moment()); err != nil {
 		r.err = err
 		w.sim.at(event{at: w.sim.now + w.sim.back, kind: kindEnded, number: uint64(r.number), r: r})
 	}
@@ -128,7 +150,7 @@ func (w *worker) shape(b *sched.Batch) {
 	m.Chunks, m.Decodes, m.KVTokens = m.Chunks[:0], 0, 0
 	for i := range b.Entries {
 		e := &b.Entries[i]
-		if e.Count == 1 && e.Sample && e.Output > 0 {
+		if e.Count == 1 && e.Sample && (e.Output > 0 || e.Ref.(*request).present) {
 			m.Decodes++
 			m.KVTokens += e.Start + 1
 			continue
@@ -212,7 +234,7 @@ func (w *worker) step() {
 func (w *worker) skip() {
 	s := w.sim
 	for _, ref := range w.s.Skip(w.ahead) {
-		s.router.grown(ref.(*request))
+		w.router.grown(ref.(*request))
 	}
 	s.meter.made(w)
 	w.batch.KVTokens += w.ahead * w.batch.Decodes
@@ -235,7 +257,7 @@ func (w *worker) done() {
 			w.token(r, e.Output)
 		}
 		if e.Output > 0 && e.Count == 1 && (e.Start+1)%size == 0 {
-			s.router.grown(r)
+			w.router.grown(r)
 		}
 	}
 	s.meter.add(s.now, made)
@@ -248,11 +270,16 @@ func (w *worker) done() {
 // token notes output number n of r.
 func (w *worker) token(r *request, n int) {
 	s := w.sim
+	n += r.base
 	if n < r.made || s.config.Stepwise && n != r.made {
 		s.broken("I2: request %d has %d tokens, and %d comes next", r.number, r.made, n)
 	}
-	if r.made == 0 {
-		r.first = s.now
+	if r.made == r.base {
+		if r.base == 0 {
+			r.first = s.now
+		} else {
+			r.second = s.now
+		}
 		s.at(event{at: s.now + s.back, kind: kindStarted, number: uint64(r.number), r: r})
 	}
 	r.made, r.last = n+1, s.now
@@ -265,17 +292,29 @@ func (w *worker) handle(actions []sched.Action) {
 		a := &actions[i]
 		switch a.Kind {
 		case sched.Admitted:
-			if !a.Again {
-				a.Ref.(*request).cached = a.Cached
+			if r := a.Ref.(*request); !a.Again {
+				if r.found = a.Cached; r.part != partAnswer {
+					r.cached = a.Cached
+				}
 			}
 		case sched.Preempted:
 			s.preemptions++
 		case sched.Ended:
 			r := a.Ref.(*request)
-			if a.Reason != sched.ReasonFinished || r.made != r.wanted {
-				s.broken("I1: request %d ended (%v) with %d tokens of %d", r.number, a.Reason, r.made, r.wanted)
+			if a.Reason != sched.ReasonFinished || r.made != r.goal() {
+				s.broken("I1: request %d ended (%v) with %d tokens of %d", r.number, a.Reason, r.made, r.goal())
 			}
-			s.at(event{at: s.now + s.back, kind: kindEnded, number: uint64(r.number), r: r})
+			ended := kindEnded
+			if r.made < r.wanted {
+				ended = kindHanded
+			}
+			s.at(event{at: s.now + s.back, kind: ended, number: uint64(r.number), r: r})
+		case sched.Load:
+			w.load(a)
+		case sched.Leased:
+			w.keep(a)
+		case sched.LeaseEnded:
+			w.ended(a.ID)
 		}
 	}
 }

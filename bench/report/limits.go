@@ -20,6 +20,9 @@ const (
 	// maxLegendLetters bounds the letters of a legend, six of them for each line drawn
 	// beside its name; runs with longer names go by their letters.
 	maxLegendLetters = 58
+	// wideSpread is how many times the least the greatest time of a plot over loads is,
+	// before its scale is logarithmic.
+	wideSpread = 30
 	// maxTicks bounds the ticks of an axis; more are left out.
 	maxTicks = 100
 	// maxClassesShown bounds the classes of errors in the page; the rest are summed up.

@@ -16,7 +16,6 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
-	"github.com/dynamo-go/dynamo"
 	"github.com/dynamo-go/dynamo/bench"
 	"github.com/dynamo-go/dynamo/bench/trace"
 	"github.com/dynamo-go/dynamo/node"
@@ -30,6 +29,7 @@ const maxExtraBytes = 16 << 20
 type benchCmd struct {
 	Run     benchRunCmd     `cmd:"" default:"withargs" help:"Put load on an endpoint that speaks OpenAI's HTTP API and measure it (the word run may be left out)."`
 	Compare benchCompareCmd `cmd:"" help:"Set runs side by side: ratios with intervals, plots over each other."`
+	Disagg  benchDisaggCmd  `cmd:"" help:"Set aggregated and disaggregated serving side by side, under several loads: in simulated fleets, or on processes that it starts."`
 	Index   benchIndexCmd   `cmd:"" help:"Measure the router's prefix index alone, on a workload that other implementations can run too."`
 }
 
@@ -186,13 +186,9 @@ func (c *benchRunCmd) config() (bench.Config, error) {
 	if cfg.Output, err = parseLengths("output-tokens", c.OutputTokens); err != nil {
 		return cfg, err
 	}
-	first, last, _ := strings.Cut(c.PromptIDRange, "-")
-	a, err1 := strconv.ParseUint(first, 10, 31)
-	b, err2 := strconv.ParseUint(last, 10, 31)
-	if err1 != nil || err2 != nil || b < a {
-		return cfg, fmt.Errorf("--prompt-id-range: %q is not a range such as 1000-30000", c.PromptIDRange)
+	if cfg.FirstID, cfg.LastID, err = parseIDRange(c.PromptIDRange); err != nil {
+		return cfg, err
 	}
-	cfg.FirstID, cfg.LastID = dynamo.TokenID(a), dynamo.TokenID(b)
 	cfg.Extra, err = c.extra()
 	return cfg, err
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/dynamo-go/dynamo/bench/trace"
 	"github.com/dynamo-go/dynamo/node"
+	"github.com/dynamo-go/dynamo/perfmodel"
 	"github.com/dynamo-go/dynamo/router/placement"
 	"github.com/dynamo-go/dynamo/sim"
 )
@@ -40,18 +41,37 @@ type replayCmd struct {
 
 // replayFleet says who serves.
 type replayFleet struct {
-	Fleet           []string `help:"Workers: machines of --perf-model and how many of each, as in h200-8b:4,h100-8b:4." placeholder:"NAME:N" oneoff:""`
-	NumWorkers      int      `help:"Equal workers, instead of --fleet." default:"8" placeholder:"N" oneoff:""`
-	PerfModel       string   `help:"How long their steps take: a machine (h200-8b, …; a wrong name lists them), a file or a folder. Default: the reference mocker's polynomial." placeholder:"NAME|PATH" oneoff:""`
-	BlockSize       int      `help:"Tokens in a KV block." default:"64" placeholder:"N" oneoff:""`
-	NumGPUBlocks    int      `name:"num-gpu-blocks-override" help:"KV blocks of each worker. 0: as many as its machine has, or else 16384." default:"0" placeholder:"N" oneoff:""`
-	ContextLength   int      `help:"Longest sequence in tokens. 0: what the KV cache holds." default:"0" placeholder:"N" oneoff:""`
-	StepTokens      int      `help:"Most tokens of a step." default:"8192" placeholder:"N" oneoff:""`
-	MaxRunning      int      `help:"Most requests in a batch." default:"256" placeholder:"N" oneoff:""`
-	MaxQueue        int      `help:"Most requests that wait at a worker." default:"1024" placeholder:"N" oneoff:""`
-	Stepwise        bool     `help:"Make each step an event of its own, instead of stretches of steps in which nothing can be decided. The outcome is the same." oneoff:""`
-	Check           bool     `help:"Check every invariant as it goes." oneoff:""`
-	simulatedDelays `embed:""`
+	Fleet              []string `help:"Workers: machines of --perf-model, how many of each and, where they do one part of the work alone, prefill or decode, as in h200-8b:4,h100-8b:4 or h200-8b:2:prefill,h200-8b:6:decode." placeholder:"NAME:N[:ROLE]" oneoff:""`
+	NumWorkers         int      `help:"Equal workers, instead of --fleet." default:"8" placeholder:"N" oneoff:""`
+	PerfModel          string   `help:"How long their steps take: a machine (h200-8b, …; a wrong name lists them), a file or a folder. Default: the reference mocker's polynomial." placeholder:"NAME|PATH" oneoff:""`
+	BlockSize          int      `help:"Tokens in a KV block." default:"64" placeholder:"N" oneoff:""`
+	NumGPUBlocks       int      `name:"num-gpu-blocks-override" help:"KV blocks of each worker. 0: as many as its machine has, or else 16384." default:"0" placeholder:"N" oneoff:""`
+	ContextLength      int      `help:"Longest sequence in tokens. 0: what the KV cache holds." default:"0" placeholder:"N" oneoff:""`
+	StepTokens         int      `help:"Most tokens of a step." default:"8192" placeholder:"N" oneoff:""`
+	MaxRunning         int      `help:"Most requests in a batch." default:"256" placeholder:"N" oneoff:""`
+	MaxQueue           int      `help:"Most requests that wait at a worker." default:"1024" placeholder:"N" oneoff:""`
+	Stepwise           bool     `help:"Make each step an event of its own, instead of stretches of steps in which nothing can be decided. The outcome is the same." oneoff:""`
+	Check              bool     `help:"Check every invariant as it goes." oneoff:""`
+	simulatedTransfers `embed:""`
+	simulatedDelays    `embed:""`
+}
+
+// simulatedTransfers say how KV moves between workers of two roles.
+type simulatedTransfers struct {
+	Disaggregation string  `help:"Whether prompts are computed by the prefill workers of --fleet: where that is predicted to cost less (auto), always or never." enum:"auto,always,never" default:"auto" oneoff:""`
+	Bandwidth      float64 `name:"kv-transfer-bandwidth" help:"GB/s (10⁹ bytes) at which KV comes to each worker; 0: in no time." default:"64" placeholder:"GB/S" oneoff:""`
+	TimingMode     string  `name:"kv-transfer-timing-mode" help:"What that takes time for: the whole prompt (full_prompt), or the part of it whose KV is not there yet (destination_missing)." enum:"full_prompt,destination_missing" default:"full_prompt" oneoff:""`
+	BytesPerToken  int     `name:"kv-bytes-per-token" help:"Bytes of a token's KV. 0: as the machine has it, or else 131072." default:"0" placeholder:"BYTES" oneoff:""`
+}
+
+// apply sets what is not the fleet's.
+func (c *simulatedTransfers) apply(cfg *sim.Config) error {
+	var err error
+	if cfg.Split, err = placement.ParseSplitMode(c.Disaggregation); err != nil {
+		return usageError{error: fmt.Errorf("--disaggregation: %w", err)}
+	}
+	cfg.TransferBandwidth, cfg.TransferMissing = c.Bandwidth*1e9, c.TimingMode == "destination_missing"
+	return nil
 }
 
 // simulatedDelays are the times that pass between processes.
@@ -112,6 +132,9 @@ func (c *replayCmd) Run(a *app, kctx *kong.Context) error {
 	for i, t := range trials {
 		for _, p := range policies {
 			cfg := c.config(fleet, p, t.seed)
+			if err := c.simulatedTransfers.apply(&cfg); err != nil {
+				return err
+			}
 			cfg.Records = i == 0 && (c.Output != "" || len(policies) > 1)
 			run, err := c.play(ctx, a, t, cfg)
 			if err != nil {
@@ -296,30 +319,54 @@ func (c *replayFleet) fleet() ([]sim.Group, error) {
 	}
 	var fleet []sim.Group
 	for _, item := range list {
-		name, count, ok := cutLast(item, ":")
-		n, err := strconv.Atoi(count)
-		if !ok || err != nil {
-			return nil, usageError{error: fmt.Errorf("--fleet: %q is not a machine and a number, as in h200-8b:4", item)}
-		}
-		g := sim.DefaultGroup()
-		g.Count, g.StepTokens, g.MaxRunning, g.MaxQueue = n, c.StepTokens, c.MaxRunning, c.MaxQueue
-		if name != "" {
-			model, kvTokens, err := node.OpenPerfModel(name)
-			if err != nil {
-				return nil, usageError{error: err}
-			}
-			g.Name, g.Model = filepath.Base(name), model
-			if kvTokens > 0 && c.BlockSize > 0 {
-				g.Blocks = max(1, kvTokens/c.BlockSize)
-			}
-		}
-		if c.NumGPUBlocks > 0 {
-			g.Blocks = c.NumGPUBlocks
+		g, err := c.group(item)
+		if err != nil {
+			return nil, usageError{error: err}
 		}
 		fleet = append(fleet, g)
 	}
 	return fleet, nil
 }
+
+// group is the workers of an item of --fleet.
+func (c *replayFleet) group(item string) (g sim.Group, err error) {
+	rest, role := item, placement.Whole
+	if before, last, ok := cutLast(item, ":"); ok {
+		if r, named := simulatedRoles[last]; named {
+			rest, role = before, r
+		}
+	}
+	name, count, ok := cutLast(rest, ":")
+	n, err := strconv.Atoi(count)
+	if !ok || err != nil {
+		return g, fmt.Errorf("--fleet: %q is not a machine and a number, as in h200-8b:4 or h200-8b:4:prefill", item)
+	}
+	g = sim.DefaultGroup()
+	g.Count, g.Role, g.StepTokens, g.MaxRunning, g.MaxQueue = n, role, c.StepTokens, c.MaxRunning, c.MaxQueue
+	if name != "" {
+		model, kvTokens, err := node.OpenPerfModel(name)
+		if err != nil {
+			return g, err
+		}
+		g.Name, g.Model = filepath.Base(name), model
+		if kvTokens > 0 && c.BlockSize > 0 {
+			g.Blocks = max(1, kvTokens/c.BlockSize)
+		}
+		if _, machine, err := perfmodel.Preset(name); err == nil { // it may be a file
+			g.KVBytesPerToken = machine.KVBytesPerToken
+		}
+	}
+	if c.NumGPUBlocks > 0 {
+		g.Blocks = c.NumGPUBlocks
+	}
+	if c.BytesPerToken > 0 {
+		g.KVBytesPerToken = c.BytesPerToken
+	}
+	return g, nil
+}
+
+// simulatedRoles are the roles in --fleet.
+var simulatedRoles = map[string]placement.Role{"agg": placement.Whole, "prefill": placement.Prefill, "decode": placement.Decode}
 
 // cutLast cuts s around the last separator.
 func cutLast(s, separator string) (before, after string, found bool) {
@@ -333,7 +380,11 @@ func cutLast(s, separator string) (before, after string, found bool) {
 func describeFleet(fleet []sim.Group) string {
 	var parts []string
 	for i := range fleet {
-		parts = append(parts, fmt.Sprintf("%d × %s", fleet[i].Count, fleet[i].Name))
+		what := fmt.Sprintf("%d × %s", fleet[i].Count, fleet[i].Name)
+		if role := fleet[i].Role; role != placement.Whole {
+			what += " " + role.String()
+		}
+		parts = append(parts, what)
 	}
 	return strings.Join(parts, ", ")
 }
