@@ -331,6 +331,8 @@ type Chunk struct {
 	// is. It comes with the id or behind it, and not at all if the answer is
 	// complete. On a chunk without Finish it says that the KV is kept until the
 	// sequence is ended or ends: by itself it does when the engine keeps it no longer.
+	// To a request without Prefill it says that the engine gives the request up, of which
+	// no more comes here.
 	Handover []byte
 	// Finish is set on the last chunk of a choice, together with Usage.
 	Finish FinishReason

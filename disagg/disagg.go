@@ -11,6 +11,8 @@
 //     id a failure is the request's, and whoever is above may go on elsewhere.
 //   - The prefill side keeps the KV until the decode side has begun to answer, which
 //     it does when it needs it no more, or until the request is over.
+//   - Where there is somebody on both sides, whoever is asked (Config.Split) decides whether
+//     a request is served in two parts. A request that comes with word of its KV is not.
 //   - Whatever ends the request ends both sides before the sequence ends.
 //   - Usage.Cached is what the side said that computed the prompt.
 //
@@ -25,6 +27,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/dynamo-go/dynamo"
 	"github.com/dynamo-go/dynamo/engine"
@@ -41,6 +44,13 @@ type Config struct {
 	// While there is nobody on one, the other serves whole requests; while there is
 	// nobody on either, Decode is asked, which may wait. They must not block. Nil: always.
 	HasPrefill, HasDecode func() bool
+	// Split says whether a request is served in two parts, where there is somebody on
+	// either side; requests that are not go to Decode. The context is the one to go on
+	// with. Nil: all are.
+	Split func(ctx context.Context, r *dynamo.Request) (context.Context, bool)
+	// Moved hears how long it took from the word where the KV of a request is, which Split
+	// had a context for, until the decode side went on with it. Nil: nobody does.
+	Moved func(ctx context.Context, took time.Duration)
 	// Logger is told, at its debug level, of requests that the decode side serves for
 	// the prefill side; nil discards.
 	Logger *slog.Logger
@@ -77,14 +87,21 @@ func (e *Engine) Generate(ctx context.Context, r *dynamo.Request) iter.Seq2[dyna
 	return func(yield func(dynamo.Chunk, error) bool) {
 		prefill := e.config.HasPrefill == nil || e.config.HasPrefill()
 		decode := e.config.HasDecode == nil || e.config.HasDecode()
+		apart := prefill && decode && len(r.Handover) == 0 // or its KV is somewhere already
+		if apart {
+			r = tokens.Share(r) // both sides' routers ask who holds it
+			if e.config.Split != nil {
+				ctx, apart = e.config.Split(ctx, r)
+			}
+		}
 		h := handoff{e: e, ctx: ctx, r: r, yield: yield}
 		switch {
-		case prefill && decode:
+		case apart:
 			h.run()
-		case prefill:
+		case prefill && !decode:
 			h.prefillAlone()
 		default:
-			e.config.Metrics.count(pathDecode)
+			e.config.Metrics.count(pathOf(prefill))
 			e.config.Decode.Generate(ctx, r)(yield)
 		}
 	}
@@ -106,9 +123,8 @@ type handoff struct {
 // run serves the request.
 func (h *handoff) run() {
 	// Life 5: disagg has the prompt computed by one worker, and the answer goes on at another, which takes the KV from there
-	h.r = tokens.Share(h.r) // both sides' routers ask who holds it
-	q := *h.r
-	q.Prefill, q.Handover = true, nil
+	q := *PromptOf(h.r)
+	q.Prefill = true
 	next, stop := iter.Pull2(h.e.config.Prefill.Generate(h.ctx, &q))
 	ended := make(chan struct{})
 	release := sync.OnceFunc(func() {
@@ -134,6 +150,17 @@ func (h *handoff) run() {
 		}
 		h.decode(err, release)
 	}
+}
+
+// PromptOf is r as the routers of prefill workers are asked about it.
+func PromptOf(r *dynamo.Request) *dynamo.Request {
+	if r.Routing == nil {
+		return r
+	}
+	q, g := *r, *r.Routing
+	g.Worker, g.Rank = g.PrefillWorker, g.PrefillRank
+	q.Routing = &g
+	return &q
 }
 
 // prefillAlone has the whole request served by the prefill side, or by the decode
@@ -218,12 +245,17 @@ func (h *handoff) decode(failure error, begun func()) {
 		h.e.config.Metrics.count(pathFallback)
 		h.e.log.LogAttrs(h.ctx, slog.LevelDebug, "prompt not computed apart", slog.String(obs.KeyRequest, string(h.r.ID)), slog.Any(obs.KeyError, failure))
 	}
+	asked := time.Now()
 	for chunk, err := range h.e.config.Decode.Generate(h.ctx, &q) {
 		if err != nil {
 			h.yield(dynamo.Chunk{}, err)
 			return
 		}
 		begun()
+		if h.where != nil && h.e.config.Moved != nil {
+			h.e.config.Moved(h.ctx, time.Since(asked))
+		}
+		h.where = nil
 		if len(h.ids) > 0 {
 			chunk.Cached, chunk.PromptLogprobs = 0, nil
 			if chunk.Finish != dynamo.FinishNone {
@@ -238,5 +270,5 @@ func (h *handoff) decode(failure error, begun func()) {
 
 // empty reports whether nothing is left of a chunk for the caller.
 func empty(c *dynamo.Chunk) bool {
-	return len(c.Tokens) == 0 && c.Text == "" && c.Finish == dynamo.FinishNone && len(c.PromptLogprobs) == 0 && c.Cached == 0
+	return len(c.Tokens) == 0 && c.Text == "" && c.Finish == dynamo.FinishNone && len(c.PromptLogprobs) == 0 && c.Cached == 0 && len(c.Handover) == 0
 }

@@ -377,3 +377,94 @@ func TestConcurrent(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestSplit: who is asked decides which requests are served in two parts, hears how long
+// the KV took, and has its context go on with them. Those whose KV is somewhere already,
+// or for which one side is missing, are nobody's to decide.
+func TestSplit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		type key struct{}
+		timed := func(c *mocker.Config) {
+			c.Speedup, c.Model, c.KVBytesPerToken, c.TransferBandwidth = 1, &perfmodel.ClosedForm{PrefillFixedSeconds: 1, DecodeFixedSeconds: 0.01}, 1000, 1e6
+		}
+		p, d := mock(t, engine.RolePrefill, timed), mock(t, engine.RoleDecode, timed)
+		apart, asked, prefill := false, 0, true
+		var moved []time.Duration
+		e := compose(t, disagg.Config{
+			Prefill: p, Decode: d, HasPrefill: func() bool { return prefill },
+			Split: func(ctx context.Context, r *dynamo.Request) (context.Context, bool) {
+				asked++
+				return context.WithValue(ctx, key{}, r.ID), apart
+			},
+			Moved: func(ctx context.Context, took time.Duration) {
+				if ctx.Value(key{}) != dynamo.RequestID("r") {
+					t.Errorf("the context has %v", ctx.Value(key{}))
+				}
+				moved = append(moved, took)
+			},
+		})
+		for i, c := range []struct {
+			apart, prefill bool
+			handover       string
+			asked, loads   int // in all
+			prefills       uint64
+		}{
+			{false, true, "", 1, 0, 0},
+			{true, true, "", 2, 1, 1},
+			{true, false, "", 2, 1, 1},
+			{true, true, `{"engine":"mocker","tokens":30,"bytes_per_token":1000,"lease_seconds":60}`, 2, 2, 1},
+		} {
+			apart, prefill = c.apart, c.prefill
+			r := &dynamo.Request{ID: "r", Tokens: prompt(40), MaxTokens: 3, IgnoreEOS: true}
+			r.Tokens[0] += dynamo.TokenID(i) // nothing is in a cache
+			if c.handover != "" {
+				r.Handover = []byte(c.handover)
+			}
+			if _, err := enginetest.Collect(t.Context(), e, r); err != nil {
+				t.Error(err)
+			}
+			if got := p.Stats().Scheduler.Steps; asked != c.asked || int(d.Stats().Scheduler.Loads) != c.loads || got != c.prefills {
+				t.Errorf("%+v: asked %d times, %d loads, %d steps of the prefill side", c, asked, d.Stats().Scheduler.Loads, got)
+			}
+		}
+		if len(moved) != 1 || moved[0] != 50*time.Millisecond {
+			t.Errorf("the KV took %v, want 40 ms and a step", moved)
+		}
+	})
+}
+
+// A worker of the decode side that leaves says so through both.
+func TestLeaves(t *testing.T) {
+	where := []byte("there")
+	e := compose(t, disagg.Config{
+		Prefill: answer(func(_ context.Context, _ *dynamo.Request, yield func(dynamo.Chunk, error) bool) {
+			yield(dynamo.Chunk{Tokens: []dynamo.TokenID{5}, Handover: []byte("here")}, nil)
+		}),
+		Decode: answer(func(_ context.Context, _ *dynamo.Request, yield func(dynamo.Chunk, error) bool) {
+			_ = yield(dynamo.Chunk{Tokens: []dynamo.TokenID{6}}, nil) && yield(dynamo.Chunk{Handover: where}, nil)
+		}),
+	})
+	var ids []dynamo.TokenID
+	var got []byte
+	for chunk, err := range e.Generate(t.Context(), &dynamo.Request{Tokens: prompt(9), MaxTokens: 9}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids, got = append(ids, chunk.Tokens...), slices.Concat(got, chunk.Handover)
+	}
+	if !slices.Equal(ids, []dynamo.TokenID{5, 6}) || string(got) != "there" {
+		t.Errorf("got %v and KV %q, want 5 and 6 and the decode side's", ids, got)
+	}
+}
+
+// Each part goes to the worker that the request names for it.
+func TestPromptOf(t *testing.T) {
+	rank := 3
+	r := &dynamo.Request{Routing: &dynamo.Routing{Worker: 1, PrefillWorker: 2, PrefillRank: &rank}}
+	if g := disagg.PromptOf(r).Routing; g.Worker != 2 || g.Rank != &rank || r.Routing.Worker != 1 {
+		t.Errorf("got %+v", g)
+	}
+	if r := (&dynamo.Request{}); disagg.PromptOf(r) != r {
+		t.Error("a request that names nobody is copied")
+	}
+}

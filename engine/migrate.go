@@ -54,6 +54,9 @@ func (c MigrateConfig) Validate() error {
 // The classes of migration. In every class a request of whose answer nothing has
 // come yet is asked again elsewhere: nobody can tell.
 const (
+	// ClassLive is a request's alone: a worker that leaves has kept its KV for the one that
+	// goes on, which computes nothing again. It comes of ClassReplay.
+	ClassLive = "live"
 	// ClassReplay: the ids so far are prefilled elsewhere and the answer goes on.
 	ClassReplay = "replay"
 	// ClassReplayUnseeded is a card's alone: its requests replay but for those that
@@ -99,6 +102,9 @@ func RequestClass(c *Card, r *dynamo.Request) string {
 //
 // It does so within the request's class, and among engines of several kinds where
 // the answer may go on: see GoesOn, which the router below asks of each.
+//
+// A worker that leaves may say where the KV of a request is (dynamo.Chunk.Handover): then
+// another is asked while the first one keeps it.
 //
 // Usage.Cached of an answer that went on elsewhere is what its first worker said on
 // its first chunk: how much of the client's prompt was found. A worker that tells so
@@ -181,6 +187,7 @@ type journey struct {
 	tried   []string         // what became of the attempts that failed
 	barren  int              // attempts in a row that brought nothing
 	failed  time.Time        // when the last one failed; zero once a chunk has come since
+	live    bool             // the KV went along when it went on elsewhere the last time
 	ended   bool             // the chunk with Finish has been yielded
 	stopped bool             // the caller wants no more
 }
@@ -188,13 +195,17 @@ type journey struct {
 // run asks until the answer is complete or will not be; it returns the error that
 // the caller has not been told of.
 func (j *journey) run() error {
+	l := j.begin()
 	for {
-		done, err := j.attempt()
-		if done {
+		next, done, err := j.attempt(l)
+		switch {
+		case next != nil:
+			l = next
+			continue
+		case done:
 			j.count(migratedCompleted)
 			return nil
-		}
-		if j.stopped {
+		case j.stopped:
 			j.count(migratedAbandoned)
 			return nil
 		}
@@ -207,46 +218,107 @@ func (j *journey) run() error {
 			return err
 		}
 		j.resume()
+		l = j.begin()
 	}
 }
 
-// attempt asks the next engine once. done says that the sequence came to its
-// end, which without an error it does only with Finish.
-func (j *journey) attempt() (done bool, failure error) {
-	ctx := context.WithValue(j.ctx, placedKey{}, j)
+// leg is one attempt.
+type leg struct {
+	ctx context.Context
+	seq iter.Seq2[dynamo.Chunk, error]
+	end func()
+}
+
+// begin asks the next engine.
+func (j *journey) begin() *leg {
+	l := &leg{ctx: context.WithValue(j.ctx, placedKey{}, j), end: func() {}}
 	j.worker, j.elder = 0, j.began
 	if j.m.config.StallTimeout > 0 {
-		var cancel context.CancelCauseFunc
-		ctx, cancel = context.WithCancelCause(ctx)
-		j.watch = newWatch(j.m.config.StallTimeout, cancel)
-		defer cancel(nil)
-		defer j.watch.stop()
+		ctx, cancel := context.WithCancelCause(l.ctx)
+		w := newWatch(j.m.config.StallTimeout, cancel)
+		l.ctx, j.watch = ctx, w
+		l.end = func() {
+			w.stop()
+			cancel(nil)
+		}
 	}
+	l.seq = j.m.next.Generate(l.ctx, j.r)
+	return l
+}
+
+// attempt takes what an engine says. done says that the sequence came to its end, which
+// without an error it does only with Finish; next is the attempt that has taken this one
+// over.
+func (j *journey) attempt(l *leg) (next *leg, done bool, failure error) {
+	defer l.end()
 	brought := false
-	for chunk, err := range j.m.next.Generate(ctx, j.r) {
+	for chunk, err := range l.seq {
 		if err != nil {
 			if !j.ended { // what happens to a worker after its answer is of no matter
-				failure = j.cause(ctx, err)
+				failure = j.cause(l.ctx, err)
 			}
 			break
 		}
-		if j.adapt(&chunk) {
-			continue
+		where := j.leaves(&chunk)
+		if !j.adapt(&chunk) && (where == nil || len(chunk.Tokens) > 0) {
+			brought = true
+			j.watch.pause(true)
+			if !j.yield(chunk, nil) {
+				j.stopped = !j.ended
+				return nil, j.ended, nil
+			}
+			j.watch.pause(false)
 		}
-		brought = true
-		j.watch.pause(true)
-		if !j.yield(chunk, nil) {
-			j.stopped = !j.ended
-			return j.ended, nil
+		if where != nil {
+			next, failure = j.takeOver(where)
+			break
 		}
-		j.watch.pause(false)
 	}
-	if brought {
+	if brought || next != nil {
 		j.barren = 0
 	} else {
 		j.barren++
 	}
-	return failure == nil, failure
+	return next, failure == nil && next == nil, failure
+}
+
+// leaves takes out of a chunk where the KV is of a request that its worker gives up.
+func (j *journey) leaves(c *dynamo.Chunk) (where []byte) {
+	if len(c.Handover) == 0 || c.Finish != dynamo.FinishNone || j.first.Prefill {
+		return nil
+	}
+	where, c.Handover = slices.Clone(c.Handover), nil
+	return where
+}
+
+// takeOver has another worker go on with the KV that the one which leaves keeps until its
+// sequence ends: that worker has said something when takeOver returns. The error is why
+// nobody can.
+func (j *journey) takeOver(where []byte) (*leg, error) {
+	left := &dynamo.Error{Kind: dynamo.KindUnavailable, Code: CodeDraining, Message: "the worker leaves"}
+	if j.ctx.Err() != nil || j.overdue() || j.finish() != dynamo.FinishNone || len(j.tried) >= j.m.config.Limit || j.spoke && j.class == ClassRefuse {
+		return nil, left
+	}
+	if mm := j.m.config.Metrics; mm != nil {
+		mm.causes.WithLabelValues(causeLabels[CodeDraining]).Inc()
+	}
+	j.tried = append(j.tried, j.epitaph(CodeDraining))
+	j.migrating(CodeDraining, left)
+	j.watch.pause(true)
+	j.resume()
+	j.r.Handover, j.live = where, true
+	l := j.begin()
+	next, stop := iter.Pull2(l.seq)
+	chunk, err, more := next()
+	l.seq = func(yield func(dynamo.Chunk, error) bool) {
+		defer stop()
+		for ; more; chunk, err, more = next() {
+			if !yield(chunk, err) {
+				return
+			}
+		}
+	}
+	return l, nil
 }
 
 // cause tells a stall from the caller's own cancel: either ends the context that
@@ -467,13 +539,17 @@ func (j *journey) resume() {
 	if j.began {
 		r.Sampling.PromptLogprobs = false
 	}
-	j.r = &r
+	j.r, j.live = &r, false
 }
 
 // count counts the end of a request that a worker failed.
 func (j *journey) count(outcome string) {
 	if mm := j.m.config.Metrics; mm != nil && len(j.tried) > 0 {
-		mm.requests.WithLabelValues(j.class, outcome).Inc()
+		class := j.class
+		if j.live {
+			class = ClassLive
+		}
+		mm.requests.WithLabelValues(class, outcome).Inc()
 	}
 }
 

@@ -64,6 +64,8 @@ type Config struct {
 	Engine string
 	// Foreign says where an engine is that is neither.
 	Foreign ForeignConfig
+	// Tiers says where the native engine keeps KV beyond its cache.
+	Tiers TiersConfig
 	// Mocker describes a mocker engine.
 	Mocker MockerConfig
 	// EngineLine is told what a started engine prints; nil is nobody.
@@ -145,7 +147,7 @@ type Config struct {
 // DefaultConfig returns the defaults.
 func DefaultConfig() Config {
 	return Config{
-		Role: RoleServe, Cluster: DefaultClusterConfig(), Worker: WorkerConfig{Count: 1}, Selection: DefaultSelectionConfig(), Engines: 1, Mocker: DefaultMockerConfig(),
+		Role: RoleServe, Cluster: DefaultClusterConfig(), Worker: WorkerConfig{Count: 1, KVTransfer: KVTransferConfig{Path: TransferAuto}}, Selection: DefaultSelectionConfig(), Engines: 1, Mocker: DefaultMockerConfig(), Tiers: DefaultTiersConfig(),
 		Engine: EngineNative, Foreign: ForeignConfig{Command: "vllm", Timeout: 2 * time.Minute}, Precision: "int8", KernelLevel: levelAuto, PrefixCaching: true,
 		StepTokens: 512, MaxRunning: 64, MaxQueue: 1024,
 		BodyLimitBytes: 16 << 20, MaxWait: time.Minute, DrainTimeout: 30 * time.Second,
@@ -201,7 +203,7 @@ func (c *Config) Validate() error {
 	if c.Role == RoleWorker {
 		faults = append(faults, c.Worker.validate(c.Engine))
 	}
-	faults = append(faults, c.validateForeign())
+	faults = append(faults, c.validateForeign(), c.Tiers.validate(c.Engine))
 	if c.Precision != "int8" && c.Precision != "f32" {
 		fault("--precision: %q is neither int8 nor f32", c.Precision)
 	}
@@ -224,6 +226,9 @@ func (c *Config) Validate() error {
 	}
 	if c.Role != RoleFrontend && c.Role != RoleRouter && c.Engine == EngineNative && c.StepTokens < c.MaxRunning {
 		fault("--step-tokens is %d; it must be at least --max-running (%d), so that every running request gets its token", c.StepTokens, c.MaxRunning)
+	}
+	if c.Role == RoleServe && c.Cluster.Routing.Snapshot != "" {
+		fault("--router-snapshot is for dynamo frontend and dynamo router; the engines of dynamo serve end with it, and what they hold")
 	}
 	if c.StateDir == "" && (c.APIKey != "" || c.APIKeysFile != "") {
 		fault("--state-dir: API keys need a folder for the cluster key, and there is no home directory here; give one")

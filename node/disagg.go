@@ -1,12 +1,16 @@
 package node
 
 import (
+	"context"
+	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/dynamo-go/dynamo"
 	"github.com/dynamo-go/dynamo/disagg"
 	"github.com/dynamo-go/dynamo/engine"
 	"github.com/dynamo-go/dynamo/router"
+	"github.com/dynamo-go/dynamo/router/placement"
 )
 
 // A model has two routers: one over its prefill workers, one over all others. Above
@@ -55,15 +59,73 @@ func (n *Node) newPrefillRouter(name string) (*router.Router, error) {
 // newPatientRouter makes a router where requests wait that long for a worker.
 func (n *Node) newPatientRouter(name string, wait time.Duration) (*router.Router, error) {
 	c := n.cfg.Cluster.Routing.router()
-	c.Wait, c.Model = wait, name
+	c.Wait, c.Model, c.Restored = wait, name, n.restored
 	c.Logger, c.Metrics, c.Tracer = n.cfg.Logger, n.metrics.router, n.tracer
 	return router.New(c)
 }
 
+// splitter decides for the requests of a model whether their prompts are computed apart. It
+// asks the routers of the two sides, and books nothing.
+type splitter struct {
+	mode            placement.SplitMode
+	prefill, others *router.Router
+	mu              struct {
+		sync.Mutex
+		handover placement.HandoverTime
+	}
+}
+
+// moving is what a request's context has while it is served in two parts.
+type moving struct {
+	tokens int           // whose KV the decode side lacks
+	wait   time.Duration // that it would have had there in any case
+}
+
+type movingKey struct{}
+
+// split implements disagg.Config.Split.
+func (s *splitter) split(ctx context.Context, r *dynamo.Request) (context.Context, bool) {
+	p := placement.Parts{Mode: s.mode}
+	if r.Routing != nil {
+		p.Asked = r.Routing.Mode
+	}
+	if p.Mode == placement.SplitAuto && p.Asked == dynamo.RoutingAny {
+		p.Prefill = s.prefill.Quote(disagg.PromptOf(r), placement.Prefill)
+		p.Whole, p.Decode = s.others.Quote(r, placement.Whole), s.others.Quote(r, placement.Decode)
+		s.mu.Lock()
+		p.Handover = s.mu.handover.Millis(p.Decode.New)
+		s.mu.Unlock()
+	}
+	d := placement.DecideSplit(&p)
+	ctx = router.WithSplit(ctx, d)
+	if d.Apart && d.Reason == placement.SplitByCost {
+		ctx = context.WithValue(ctx, movingKey{}, moving{p.Decode.New, time.Duration(p.Decode.Terms.Wait * float64(time.Millisecond))})
+	}
+	return ctx, d.Apart
+}
+
+// moved implements disagg.Config.Moved.
+func (s *splitter) moved(ctx context.Context, took time.Duration) {
+	m, ok := ctx.Value(movingKey{}).(moving)
+	if !ok {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mu.handover.Observe(m.tokens, max(took-m.wait, 0))
+}
+
 // newDisagg puts the two sides of a model together.
 func (n *Node) newDisagg(mod *servedModel) (engine.Engine, error) {
+	mode, err := placement.ParseSplitMode(n.cfg.Cluster.Routing.Split)
+	if err != nil {
+		return nil, err
+	}
+	if mod.splitter == nil {
+		mod.splitter = &splitter{mode: mode, prefill: mod.prefill, others: mod.router}
+	}
 	return disagg.New(disagg.Config{
 		Prefill: mod.prefill, Decode: mod.router, HasPrefill: mod.sides.hasPrefill, HasDecode: mod.sides.hasOthers,
-		Logger: n.cfg.Logger, Metrics: n.metrics.disagg,
+		Split: mod.splitter.split, Moved: mod.splitter.moved, Logger: n.cfg.Logger, Metrics: n.metrics.disagg,
 	})
 }

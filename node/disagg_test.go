@@ -1,6 +1,9 @@
 package node
 
 import (
+	"fmt"
+	"io"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -26,7 +29,7 @@ func TestDisagg(t *testing.T) {
 			return strings.Contains(text, `dynamo_disagg_requests_total{path="`+path+`"} 1`+"\n")
 		}
 		p := b.start("w1", role(engine.RolePrefill))
-		b.start("front", nil)
+		b.start("front", func(c *Config) { c.Cluster.Routing.Split = "always" })
 		b.awaitModels("front", "m")
 		prompt := strings.Repeat("some words ", 9) // a token a byte
 		want, _ := b.greedy("front", prompt, 20)
@@ -49,6 +52,56 @@ func TestDisagg(t *testing.T) {
 		began = time.Now()
 		if got, _ := b.greedy("front", prompt+"!", 20); got == want || time.Since(began) > 200*time.Millisecond || !served("decode_only") {
 			t.Errorf("without the prefill worker: after %v", time.Since(began))
+		}
+	})
+}
+
+// Where the prompt is computed follows from what it costs, unless somebody says where, and
+// the record of the request says so.
+func TestSplitIsDecided(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		role := func(role string) func(*Config) {
+			return func(c *Config) { mocked(nil)(c); c.Worker.Role = role }
+		}
+		b.start("w1", role(engine.RolePrefill))
+		b.start("w2", role(engine.RoleDecode))
+		b.start("front", nil)
+		b.awaitModels("front", "m")
+		b.awaitState("front", "w1", "ready")
+		b.awaitState("front", "w2", "ready")
+		ask := func(words int, header string) string {
+			body := fmt.Sprintf(`{"model":"m","prompt":%q,"max_tokens":3,"ignore_eos":true}`, strings.Repeat("some words ", words))
+			req, err := http.NewRequestWithContext(t.Context(), "POST", "http://front:80/v1/completions", strings.NewReader(body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if header != "" {
+				req.Header.Set("X-Dynamo-Routing-Mode", header)
+			}
+			resp, err := b.client.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			if _, err := io.Copy(io.Discard, resp.Body); err != nil || resp.StatusCode != http.StatusOK {
+				t.Fatal(resp.Status, err)
+			}
+			_, text := b.get("front", "/v1/requests/"+resp.Header.Get("X-Request-Id")+"/explain")
+			return text
+		}
+		for _, c := range []struct {
+			words        int
+			header, want string
+			attempts     int
+		}{
+			{2, "", "which is little", 1},
+			{40, "", "on one worker (0000000000000002; 440 tokens to compute), against ", 1},
+			{41, "disaggregated", "prompt computed apart from the answer: the request says so", 2},
+			{41, "aggregated", "prompt and answer on one worker: the request says so", 1},
+		} {
+			if got := ask(c.words, c.header); !strings.Contains(got, c.want) || strings.Count(got, `"attempt":`) != c.attempts {
+				t.Errorf("%d words, %q: the record does not say %q in %d attempts: %s", c.words, c.header, c.want, c.attempts, got)
+			}
 		}
 	})
 }

@@ -29,9 +29,10 @@ import (
 // finding them: a worker that the store forgets is used until its connection
 // ends, and one that the store still lists is passed over while it has none.
 //
-// One goroutine follows the store (the caller of follow); each member has one
-// that keeps its connection, one that reads its load and, until the model is
-// served, one that fetches its tokenizer. All end before follow returns.
+// One goroutine follows the store (the caller of follow) and one keeps what the routers
+// know in a file, if that is wanted; each member has one that keeps its connection, one
+// that reads its load and, until the model is served, one that fetches its tokenizer.
+// All end before follow returns.
 //
 // Locks: serving before mu, and mu before a Router's own, which calls nobody.
 type fleet struct {
@@ -40,6 +41,7 @@ type fleet struct {
 	server modelServer
 	client *rpc.Client
 	bus    *nats.Bus // nil: loads come over the request connections
+	keeper *keeper   // nil: what the routers know is not kept
 
 	running sync.WaitGroup // the members' goroutines
 	serving sync.Mutex     // held while the HTTP server's set of models changes
@@ -92,6 +94,7 @@ type servedModel struct {
 	// prefill is over the workers for prompts alone, router over all others.
 	router, prefill *router.Router
 	sides           sides
+	splitter        *splitter // made when it is first served
 	// asking has a place for each member that may be asked for the tokenizer at once.
 	asking chan struct{}
 	// created is when it was first served here.
@@ -112,7 +115,8 @@ type servedModel struct {
 }
 
 func newFleet(n *Node, s modelServer, c *rpc.Client, bus *nats.Bus) *fleet {
-	f := &fleet{n: n, log: obs.For(n.cfg.Logger, "node"), server: s, client: c, bus: bus}
+	f := &fleet{n: n, log: obs.For(n.cfg.Logger, "node"), server: s, client: c, bus: bus, keeper: n.openKeeper()}
+	n.restored = f.keeper.restored()
 	f.mu.members, f.mu.models = map[memberKey]*member{}, map[string]*servedModel{}
 	return f
 }
@@ -121,6 +125,11 @@ func newFleet(n *Node, s modelServer, c *rpc.Client, bus *nats.Bus) *fleet {
 func (f *fleet) follow(ctx context.Context, store discovery.Store) {
 	defer f.running.Wait()
 	defer f.dropAll()
+	if f.keeper != nil {
+		f.keeper.routers = f.routers
+		f.running.Go(func() { f.keeper.run(ctx) })
+		defer f.keeper.last()
+	}
 	for u := range store.Watch(ctx, f.n.cfg.Cluster.path()) {
 		for _, err := range u.Problems {
 			f.log.Warn("an entry of the store is passed over", obs.KeyError, err)
@@ -387,7 +396,7 @@ func (f *fleet) enlist(m *member) (mod *servedModel, refused string) {
 	rc.Worker, rc.Epoch, rc.OnLoad, rc.Logger, rc.Tracer = m.id, m.epoch, m.report, f.n.cfg.Logger, f.n.tracer
 	err := mod.routerOf(m).Add(router.Worker{
 		ID: m.id, Epoch: m.epoch, Engine: remote.New(m.peer, card.Card, rc), Card: card.Card,
-		MaxRunning: card.MaxRunning, MaxQueue: card.MaxQueue, KVBlocks: card.KVBlocks, Labels: card.Labels,
+		MaxRunning: card.MaxRunning, MaxQueue: card.MaxQueue, KVBlocks: card.KVBlocks, StepTokens: card.StepTokens, Ranks: card.Ranks, Labels: card.Labels,
 	})
 	if err != nil {
 		return nil, err.Error()
@@ -613,6 +622,9 @@ func (f *fleet) removeModel(mod *servedModel) bool {
 	if over {
 		f.server.RemoveModel(mod.name) // also an earlier one whose place it took without being served itself
 		f.retireBefore(mod)
+		mod.router.Close()
+		mod.prefill.Close()
+		f.n.metrics.migrate.Forget(mod.name)
 	}
 	return over
 }

@@ -109,7 +109,7 @@ func (n *Node) hostVLLM(ctx context.Context, meta *metadata, kv *event.KVSource)
 		return nil, errors.Join(err, e.Close())
 	}
 	card := e.Card()
-	return &hosted{engine: e, card: card, meta: meta, run: e.Run, close: e.Close, load: e.Load, kvBlocks: e.Info().KVBlocks, ranks: e.Info().Ranks, ready: Ready{Card: card},
+	return &hosted{engine: e, card: card, meta: meta, run: e.Run, close: e.Close, load: e.Load, kvBlocks: e.Info().KVBlocks, ranks: e.Info().Ranks, stepTokens: e.Info().StepTokens, ready: Ready{Card: card},
 		adapters: func() []string { return e.Card().Adapters }}, nil
 }
 

@@ -123,13 +123,13 @@ func (n *Node) addLocal(s *frontend.Server, all []*hosted) (*router.Router, erro
 		return nil, err
 	}
 	for i, h := range all {
-		w := router.Worker{ID: dynamo.WorkerID(i + 1), Epoch: 1, Engine: h.engine, Card: h.card, MaxRunning: n.cfg.MaxRunning, MaxQueue: n.localQueue()}
+		w := router.Worker{ID: dynamo.WorkerID(i + 1), Epoch: 1, Engine: h.engine, Card: h.card, MaxRunning: n.cfg.MaxRunning, MaxQueue: n.localQueue(), StepTokens: h.stepTokens}
 		if err := r.Add(w); err != nil {
 			return nil, err
 		}
 		r.SetUp(w.ID, w.Epoch, true)
 	}
-	e, err := n.newMigrate(r, h.card)
+	e, err := n.newMigrate(sharing{r}, h.card)
 	if err != nil {
 		return nil, err
 	}

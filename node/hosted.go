@@ -15,7 +15,6 @@ import (
 	"github.com/dynamo-go/dynamo/engine/loop"
 	"github.com/dynamo-go/dynamo/engine/native"
 	"github.com/dynamo-go/dynamo/engine/native/model"
-	"github.com/dynamo-go/dynamo/kvbm"
 	"github.com/dynamo-go/dynamo/obs"
 	"github.com/dynamo-go/dynamo/openai"
 	"github.com/dynamo-go/dynamo/plane/event"
@@ -36,11 +35,16 @@ type hosted struct {
 	late func() time.Duration
 	// load is what the engine says of its fill; nil if it does not.
 	load func() engine.Load
+	// handOver has the engine give up requests with their KV; nil if it cannot.
+	handOver func()
 	// adapters are those the engine has by now; nil if they do not change.
 	adapters func() []string
+	// kv answers operators about the KV tiers; nil if there are none.
+	kv func(ctx context.Context, command []byte) ([]byte, error)
 	// kvBlocks is the size of the KV cache; 0 without one. ranks is the number of
-	// data-parallel engines that it belongs to; 0 is one.
-	kvBlocks, ranks int
+	// data-parallel engines that it belongs to; 0 is one. stepTokens is the most tokens
+	// that one of those computes in a step; 0 is unknown.
+	kvBlocks, ranks, stepTokens int
 	// vocabulary is the digest of what the ids stand for, where it is asked for.
 	vocabulary string
 }
@@ -64,15 +68,11 @@ func (n *Node) host(ctx context.Context, kv *event.KVSource, seed uint64) (*host
 		}
 		return n.hostEcho(meta)
 	}
-	var events func([]kvbm.Event)
-	if kv != nil {
-		events = kv.Sink(dynamo.TierDevice, 0)
-	}
-	return n.hostComputed(ctx, events)
+	return n.hostComputed(ctx, kv)
 }
 
 // hostComputed loads the weights and the metadata for the embedded engine.
-func (n *Node) hostComputed(ctx context.Context, events func([]kvbm.Event)) (*hosted, error) {
+func (n *Node) hostComputed(ctx context.Context, kv *event.KVSource) (*hosted, error) {
 	var meta *metadata
 	var m *model.Model
 	var size kvSize
@@ -95,9 +95,9 @@ func (n *Node) hostComputed(ctx context.Context, events func([]kvbm.Event)) (*ho
 	if metaErr != nil {
 		return nil, errors.Join(metaErr, m.Close())
 	}
-	h, err := n.hostNative(meta, m, size, events)
+	h, err := n.hostNative(meta, m, size, kv)
 	if err != nil {
-		return nil, errors.Join(err, m.Close())
+		return nil, errors.Join(err, n.tiers.close(), m.Close())
 	}
 	return h, nil
 }
@@ -157,7 +157,7 @@ func (n *Node) loadModel(ctx context.Context) (*model.Model, kvSize, error) {
 	return m, kvSize{blocks, int64(blocks) * perBlock}, nil
 }
 
-func (n *Node) hostNative(meta *metadata, m *model.Model, kv kvSize, events func([]kvbm.Event)) (*hosted, error) {
+func (n *Node) hostNative(meta *metadata, m *model.Model, kv kvSize, source *event.KVSource) (*hosted, error) {
 	mc := m.Config()
 	if v := meta.tokenizer.VocabSize(); v > mc.Vocab {
 		// Ids the model has no row for would be refused one request at a time.
@@ -170,10 +170,24 @@ func (n *Node) hostNative(meta *metadata, m *model.Model, kv kvSize, events func
 	if len(meta.eos) > 0 {
 		c.EOS = meta.eos
 	}
-	c.Logger, c.Events = obs.For(n.cfg.Logger, "engine/native"), events
-	e, err := native.New(c, m)
+	c.Logger = obs.For(n.cfg.Logger, "engine/native")
+	if source != nil {
+		c.Events = source.Sink(dynamo.TierDevice, 0)
+	}
+	var err error
+	if c.Tiers, err = n.openTiers(m, source); err != nil {
+		return nil, err
+	}
+	x, err := n.newExchange(m)
 	if err != nil {
 		return nil, err
+	}
+	if c.Role = n.cfg.Worker.Role; x != nil {
+		c.Exchange = &x.Exchange
+	}
+	e, err := native.New(c, m)
+	if err != nil {
+		return nil, errors.Join(err, x.close())
 	}
 	o, err := n.modelOptions()
 	if err != nil {
@@ -181,8 +195,15 @@ func (n *Node) hostNative(meta *metadata, m *model.Model, kv kvSize, events func
 	}
 	card := e.Card()
 	h := &hosted{
-		engine: e, card: card, meta: meta, kvBlocks: kv.blocks, run: e.Run, close: m.Close, stats: e.Stats, load: e.Load,
+		engine: e, card: card, meta: meta, kvBlocks: kv.blocks, stepTokens: c.StepTokens, run: e.Run, close: m.Close, stats: e.Stats, load: e.Load,
 		ready: Ready{Card: card, WeightBytes: m.SizeBytes(), KVBytes: kv.bytes, Threads: min(o.Threads, runtime.NumCPU()), Level: o.Level.String()},
+	}
+	if x != nil {
+		h.run, h.handOver = x.around(e.Run), e.HandOver
+	}
+	if c.Tiers != nil {
+		h.run, h.kv = n.tiers.around(n.log, h.run), c.Tiers.ServeJSON
+		h.close = func() error { return errors.Join(n.tiers.close(), m.Close()) }
 	}
 	return h, nil
 }

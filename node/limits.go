@@ -27,6 +27,16 @@ const (
 	// prefillWait is how long a request waits for a prefill worker that has room; then
 	// the prompt is computed where the answer is.
 	prefillWait = time.Second
+	// maxRemoteBlocks is what is known at most of a remote KV store whose budget is not
+	// given; of what is more, the least recently used is forgotten.
+	maxRemoteBlocks = 1 << 20
+	// bucketLanes is the number of blocks read from an object store, and written to it, at
+	// once.
+	bucketLanes = 16
+	// maxDiskFolders bounds the processes of one model that share a --kvbm-disk-dir.
+	maxDiskFolders = 256
+	// maxSocketDir bounds the name of a run directory in which sockets can be made.
+	maxSocketDir = 70
 	// maxStagger bounds --stagger-delay.
 	maxStagger = time.Minute
 	// maxConnections bounds --rpc-connections.
@@ -51,6 +61,13 @@ const (
 	// and sweepTimeout each look.
 	maxSweep     = 1000
 	sweepTimeout = 100 * time.Millisecond
+	// snapshotWait is how long workers of the router's snapshot are waited for, and
+	// snapshotStop how long writing it at the stop of the process may take; one that
+	// nobody has completed for snapshotUnfinished is left over, and removed.
+	snapshotWait, snapshotStop = time.Minute, 5 * time.Second
+	snapshotUnfinished         = 10 * time.Minute
+	// minSnapshotEvery and maxSnapshotEvery bound --router-snapshot-secs.
+	minSnapshotEvery, maxSnapshotEvery = 5 * time.Second, 24 * time.Hour
 	// maxAsking bounds the workers of a model that are asked for its tokenizer at once;
 	// the others wait until it is here.
 	maxAsking = 3

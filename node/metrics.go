@@ -6,11 +6,13 @@ import (
 	"github.com/dynamo-go/dynamo/disagg"
 	"github.com/dynamo-go/dynamo/engine"
 	"github.com/dynamo-go/dynamo/engine/loop"
+	"github.com/dynamo-go/dynamo/engine/native"
 	"github.com/dynamo-go/dynamo/obs"
 	"github.com/dynamo-go/dynamo/plane/discovery"
 	"github.com/dynamo-go/dynamo/plane/event"
 	"github.com/dynamo-go/dynamo/plane/rpc"
 	"github.com/dynamo-go/dynamo/router"
+	"github.com/dynamo-go/dynamo/transfer"
 	"github.com/dynamo-go/dynamo/worker"
 )
 
@@ -24,6 +26,8 @@ type clusterMetrics struct {
 	migrate   *engine.MigrateMetrics
 	disagg    *disagg.Metrics
 	worker    *worker.Metrics
+	native    *native.Metrics
+	transfer  *transfer.Metrics
 }
 
 func newClusterMetrics(r *obs.Registry, role string) (m clusterMetrics) {
@@ -31,7 +35,7 @@ func newClusterMetrics(r *obs.Registry, role string) (m clusterMetrics) {
 		m.rpc, m.discovery, m.event = rpc.NewMetrics(r), discovery.NewMetrics(r), event.NewMetrics(r)
 	}
 	if role == RoleWorker {
-		m.worker = worker.NewMetrics(r)
+		m.worker, m.native, m.transfer = worker.NewMetrics(r), native.NewMetrics(r), transfer.NewMetrics(r)
 	} else {
 		m.disagg = disagg.NewMetrics(r)
 		m.router, m.migrate = router.NewMetrics(r), engine.NewMigrateMetrics(r)

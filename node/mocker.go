@@ -155,8 +155,8 @@ func (n *Node) hostMocker(ctx context.Context, meta *metadata, kv *event.KVSourc
 	}
 	card := e.Card()
 	return &hosted{
-		engine: e, card: card, meta: meta, run: e.Run, stats: e.Stats, load: e.Load, late: e.Late,
-		kvBlocks: c.Blocks * m.Ranks, ranks: m.Ranks, ready: Ready{Card: card},
+		engine: e, card: card, meta: meta, run: e.Run, stats: e.Stats, load: e.Load, late: e.Late, handOver: e.HandOver,
+		kvBlocks: c.Blocks * m.Ranks, ranks: m.Ranks, stepTokens: c.StepTokens, ready: Ready{Card: card},
 	}, nil
 }
 

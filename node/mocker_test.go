@@ -153,8 +153,8 @@ func TestMockerEvents(t *testing.T) {
 		n.ModelPath = tinyModel(t, nil)
 	})
 	i := c.instance(w.Worker)
-	if i.Card.Ranks != 2 || i.Card.KVBlocks != 60 {
-		t.Errorf("the card says %d ranks and %d blocks, want 2 and 60", i.Card.Ranks, i.Card.KVBlocks)
+	if i.Card.Ranks != 2 || i.Card.KVBlocks != 60 || i.Card.StepTokens != 512 {
+		t.Errorf("the card says %d ranks, %d blocks and %d tokens a step, want 2, 60 and 512", i.Card.Ranks, i.Card.KVBlocks, i.Card.StepTokens)
 	}
 	front := c.start(RoleFrontend, nil)
 	eventually(t, "the model is served", func() bool { return strings.Contains(fetch(t, front.url+"/v1/models"), `"m"`) })

@@ -55,6 +55,11 @@ type Node struct {
 	metrics  clusterMetrics
 	recorder *frontend.Recorder   // nil: requests are not recorded
 	vllm     func() *vllm.Metrics // one for all servers
+	tiers    *tiers
+	peering  *peering // nil unless this is a worker
+	// restored is what an earlier life of this process knew of the workers' KV caches;
+	// nil: nothing.
+	restored *router.Snapshot
 	// crowd is set where this is one of several workers of a process.
 	crowd *crowd
 }
@@ -101,6 +106,7 @@ func New(c Config) (*Node, error) {
 	n := &Node{cfg: c, log: obs.For(c.Logger, "node"), registry: obs.NewRegistry().WithProcess()}
 	n.metrics = newClusterMetrics(n.registry, c.Role)
 	n.vllm = sync.OnceValue(func() *vllm.Metrics { return vllm.NewMetrics(n.registry) })
+	n.tiers = newTiers(n.registry)
 	return n, nil
 }
 
@@ -223,6 +229,10 @@ func (n *Node) serve(ctx context.Context, all []*hosted) error {
 	})
 	g.Go(func() error { return n.recorder.Run(running) })
 	g.Go(func() error {
+		n.serveKV(running, all[0])
+		return nil
+	})
+	g.Go(func() error {
 		n.followAdapters(running, s, r, all)
 		return nil
 	})
@@ -274,6 +284,7 @@ func (n *Node) server(clusterKey []byte, instances func() []frontend.Instance, r
 	}
 	c.Explain = func(id dynamo.RequestID) (any, bool) { return explain(routers(), id) }
 	c.ExplainKept, c.RouterState = router.JournalSize, func() any { return routerState(routers()) }
+	c.RouterRecords = func() any { return routerRecords(routers()) }
 	return frontend.New(c)
 }
 

@@ -2,11 +2,18 @@ package node
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"net"
 	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/dynamo-go/dynamo"
 	"github.com/dynamo-go/dynamo/frontend"
+	"github.com/dynamo-go/dynamo/plane/rpc"
+	"github.com/dynamo-go/dynamo/router"
 	"github.com/dynamo-go/dynamo/selection"
 )
 
@@ -18,6 +25,15 @@ type SelectionConfig struct {
 	// Reservations is how many are open at once. Default 100,000.
 	// (--max-reservations)
 	Reservations int
+	// RPC is where the service is offered over rpc too, to those who have the cluster
+	// key; the node closes it. Nil: over HTTP alone. RPCAddrFile receives the bound
+	// address once it is. (--rpc, --rpc-addr-file)
+	RPC         net.Listener
+	RPCAddrFile string
+	// WorkersFile has workers that are known from the start, beside those that discovery
+	// finds: on each line a JSON object as POST /workers takes it. Empty: none.
+	// (--workers-file)
+	WorkersFile string
 }
 
 // DefaultSelectionConfig returns the defaults.
@@ -33,6 +49,9 @@ func (c *Config) selection() selection.Config {
 
 // runRouter serves selections among the workers that discovery finds.
 func (n *Node) runRouter(ctx context.Context) error {
+	if err := removeStale(n.cfg.Selection.RPCAddrFile); err != nil {
+		return err
+	}
 	p, err := n.openPlanes()
 	if err != nil {
 		return err
@@ -42,13 +61,63 @@ func (n *Node) runRouter(ctx context.Context) error {
 	c := n.cfg.selection()
 	c.Registry = n.registry
 	c.Addresses = func(id dynamo.WorkerID, epoch uint64) []string { return shelf.fleet.addresses(memberKey{id, epoch}) }
-	c.Explain = func(id dynamo.RequestID) (any, bool) { return explain(shelf.fleet.routers(), id) }
-	c.State = func() any { return routerState(shelf.fleet.routers()) }
+	routers := func() []*router.Router { return append(shelf.fleet.routers(), shelf.server.Routers()...) }
+	c.Explain = func(id dynamo.RequestID) (any, bool) { return explain(routers(), id) }
+	c.State = func() any { return routerState(routers()) }
+	c.NewRouters = func(model string) (answers, prompts *router.Router, err error) {
+		if answers, err = n.newRouter(model); err == nil {
+			prompts, err = n.newPrefillRouter(model)
+		}
+		return answers, prompts, err
+	}
 	if shelf.server, err = selection.New(c); err != nil {
 		return err
 	}
 	shelf.fleet = newFleet(n, shelf, p.client, p.bus)
-	return n.serveFleet(ctx, shelf.fleet, p.store, shelf.server.Serve)
+	if path := n.cfg.Selection.WorkersFile; path != "" {
+		text, err := readBounded(path, maxConfigBytes)
+		if err == nil {
+			err = shelf.server.AddWorkers(text)
+		}
+		if err != nil {
+			return fmt.Errorf("--workers-file: %s: %w", path, err)
+		}
+	}
+	return n.serveFleet(ctx, shelf.fleet, p.store, func(ctx context.Context, l net.Listener) error {
+		return n.serveSelections(ctx, shelf.server, p.key, l)
+	})
+}
+
+// serveSelections serves the selection service over all its transports until ctx ends,
+// or one of them does.
+func (n *Node) serveSelections(ctx context.Context, s *selection.Server, key []byte, l net.Listener) error {
+	if n.cfg.Selection.RPC == nil {
+		return s.Serve(ctx, l)
+	}
+	sc := rpc.ServerConfig{Config: n.rpcConfig(key)}
+	var err error
+	if sc.TLS, err = n.cfg.Cluster.tlsConfig(); err != nil {
+		return errors.Join(err, l.Close())
+	}
+	if path := n.cfg.Selection.RPCAddrFile; path != "" {
+		if err := writeAddrFile(path, n.cfg.Selection.RPC.Addr().String()); err != nil {
+			return errors.Join(err, l.Close())
+		}
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.Serve(ctx, l) })
+	g.Go(func() error { return s.ServeRPC(ctx, sc, n.cfg.Selection.RPC) })
+	return g.Wait()
+}
+
+// AskRouter calls a method of the selection service that is offered over rpc at address,
+// HOST:PORT, with a JSON object, and returns the JSON of the answer.
+func (v *Cluster) AskRouter(ctx context.Context, address, method string, message []byte) (answer []byte, err error) {
+	err = v.reach(ctx, rpc.PeerConfig{Addresses: []string{"tcp://" + address}}, func(ctx context.Context, p *rpc.Peer) (err error) {
+		answer, err = selection.NewClient(p).Call(ctx, method, message)
+		return err
+	})
+	return answer, err
 }
 
 // shelf puts the fleet's models into a selection service: of each its routers and what

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"strings"
@@ -42,6 +43,48 @@ func selecting(c *Config) {
 func mocking(c *Config) {
 	c.Engine, c.Mocker = EngineMocker, DefaultMockerConfig()
 	c.Mocker.BlockSize = 16
+}
+
+// The selection service is offered over rpc to those who have the cluster key, knows
+// workers that it is told of beside those that discovery finds, and ends well.
+func TestRouterRPC(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		l, err := b.net.Host("router").Listen("router:90")
+		if err != nil {
+			t.Fatal(err)
+		}
+		router := b.start("router", func(c *Config) {
+			selecting(c)
+			c.Selection.RPC = l
+		})
+		b.start("w1", mocking)
+		b.until("the model is served", func() bool { status, _ := b.get("router", "/ready"); return status == http.StatusOK })
+		c := DefaultConfig()
+		c.Cluster.Store, c.Cluster.KeyFile, c.Cluster.Dial = b.store, b.key, b.net.Host("gateway").Dial
+		v, err := OpenCluster(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ask := func(method, message, want string) {
+			t.Helper()
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			if answer, err := v.AskRouter(ctx, "router:90", method, []byte(message)); err != nil || !strings.Contains(string(answer), want) {
+				t.Errorf("%s %s: %s %v, want %s", method, message, answer, err, want)
+			}
+		}
+		ask("add_worker", `{"worker_id":77,"model":"m","url":"http://far:8000","block_size":16,"max_running":4}`, `"applied":true`)
+		ask("add_worker", `{"worker_id":78,"model":"n","url":"http://farther:8000","block_size":16,"max_running":4}`, `"applied":true`)
+		ask("select_and_reserve", `{"model":"m","text":"abc","request_id":"q1","worker_id":77}`, `"endpoint":"http://far:8000"`)
+		ask("select_and_reserve", `{"model":"m","text":"abc","request_id":"q2","excluded_worker_ids":[77]}`, `"endpoint":"tcp://w1:`)
+		ask("select_and_reserve", `{"model":"n","token_ids":[1],"request_id":"q3"}`, `"worker_id":78`)
+		ask("state", ``, `"booked":2`)
+		for _, id := range []string{"q1", "q2", "q3"} {
+			ask("explain", fmt.Sprintf(`{"request_id":%q}`, id), `"request":"`+id+`"`)
+			ask("release", fmt.Sprintf(`{"reservation_id":%q}`, id), `"applied":true`)
+		}
+		router.end()
+	})
 }
 
 // A router without a frontend follows the same workers and their events: it says where
@@ -97,5 +140,30 @@ func TestRouterRole(t *testing.T) {
 			t.Errorf("state: %s", text)
 		}
 		router.end()
+	})
+}
+
+// When the last worker of a model has gone for good, no gauge shows anything of it.
+func TestGaugesOfTheRetired(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		b.start("front", func(c *Config) { c.Cluster.Routing.Mode = "kv" })
+		w := b.start("w1", mocking)
+		b.awaitModels("front", "m")
+		b.complete("front", "m", strings.Repeat("a prompt of some length. ", 10), 5)
+		time.Sleep(10 * time.Second)
+		b.get("front", "/v1/router") // brings the gauges up to date
+		if b.sample("front", "dynamo_router_index_blocks") == "0" || b.sample("front", `dynamo_frontend_model_migration_limit{model="m"}`) != "3" {
+			t.Error("the gauges show nothing of a model that is served")
+		}
+		w.end()
+		time.Sleep(2 * modelGrace)
+		for _, name := range []string{"dynamo_router_index_blocks", "dynamo_router_index_bytes", `dynamo_router_workers{state="up"}`, "dynamo_router_booked_requests", "dynamo_router_waiting_requests"} {
+			if v := b.sample("front", name); v != "0" {
+				t.Errorf("%s is %q, want 0", name, v)
+			}
+		}
+		if v := b.sample("front", `dynamo_frontend_model_migration_limit{model="m"}`); v != "" {
+			t.Errorf("the limit of migrations is %q, want none", v)
+		}
 	})
 }

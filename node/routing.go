@@ -2,7 +2,11 @@ package node
 
 import (
 	"cmp"
+	"errors"
+	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -21,6 +25,9 @@ type RoutingConfig struct {
 	// Shadow is another policy that is asked what it would do; empty: none.
 	// (--router-shadow)
 	Shadow string
+	// Split says who decides whether prompts are computed by prefill workers: auto (what is
+	// predicted to cost less), always or never. Default auto. (--disaggregation)
+	Split string
 	// KVEvents has workers' KV events say what they hold; without, it is guessed for
 	// ApproximateTTL from what they were sent. Defaults true and 2 minutes.
 	// (--router-kv-events, --router-ttl-secs)
@@ -32,6 +39,12 @@ type RoutingConfig struct {
 	// IndexBytes bounds the memory of the prefix index of a model. Default 1 GiB.
 	// (--router-index-bytes)
 	IndexBytes int64
+	// Snapshot is a file in which the routers keep what they know of the workers' KV
+	// caches, written every SnapshotEvery and at a clean stop, and read at the start;
+	// empty: none. Default none and 1 minute. (--router-snapshot,
+	// --router-snapshot-secs)
+	Snapshot      string
+	SnapshotEvery time.Duration
 	// Queue is how many requests of a model wait for a worker. Default 1024.
 	// (--router-queue)
 	Queue int
@@ -44,8 +57,8 @@ type RoutingConfig struct {
 func DefaultRoutingConfig() RoutingConfig {
 	d := router.DefaultConfig()
 	return RoutingConfig{
-		Mode: d.Mode, Params: d.Params, KVEvents: true, ApproximateTTL: d.ApproximateTTL, PredictTTL: d.PredictTTL,
-		IndexBytes: d.IndexBytes, Queue: d.Queue,
+		Mode: d.Mode, Split: placement.SplitAuto.String(), Params: d.Params, KVEvents: true, ApproximateTTL: d.ApproximateTTL, PredictTTL: d.PredictTTL,
+		IndexBytes: d.IndexBytes, Queue: d.Queue, SnapshotEvery: time.Minute,
 	}
 }
 
@@ -61,7 +74,19 @@ func (c *RoutingConfig) router() router.Config {
 // Validate reports all faults at once.
 func (c *RoutingConfig) Validate() error {
 	rc := c.router()
-	return rc.Validate()
+	err := rc.Validate()
+	if _, e := placement.ParseSplitMode(c.Split); e != nil {
+		err = errors.Join(err, fmt.Errorf("--disaggregation: %w", e))
+	}
+	if c.SnapshotEvery < minSnapshotEvery || c.SnapshotEvery > maxSnapshotEvery {
+		err = errors.Join(err, fmt.Errorf("--router-snapshot-secs is %v; it must be %v to %v", c.SnapshotEvery, minSnapshotEvery, maxSnapshotEvery))
+	}
+	if c.Snapshot != "" {
+		if _, e := os.Stat(filepath.Dir(c.Snapshot)); e != nil {
+			err = errors.Join(err, fmt.Errorf("--router-snapshot: the folder of the file must be there: %w", e))
+		}
+	}
+	return err
 }
 
 // routers lists the routers of the models that are served, the first ones first.
@@ -108,4 +133,20 @@ func routerState(routers []*router.Router) any {
 		state.Routers = append(state.Routers, r.State())
 	}
 	return state
+}
+
+// routerRecords is what GET /v1/router/records shows: the last decisions as bytes, from
+// each of which the winner follows again.
+func routerRecords(routers []*router.Router) any {
+	type records struct {
+		Model   string   `json:"model"`
+		Records [][]byte `json:"records"`
+	}
+	all := struct {
+		Routers []records `json:"routers"`
+	}{[]records{}}
+	for _, r := range routers {
+		all.Routers = append(all.Routers, records{Model: r.Model(), Records: r.Records()})
+	}
+	return all
 }

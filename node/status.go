@@ -104,15 +104,21 @@ func (v *Cluster) find(ctx context.Context) (found []discovery.Instance, problem
 func (v *Cluster) with(ctx context.Context, i *discovery.Instance, call func(context.Context, *rpc.Peer) error) error {
 	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
+	return v.reach(ctx, rpc.PeerConfig{Addresses: reachable(*i), Worker: i.ID, Epoch: i.Epoch}, call)
+}
+
+// reach connects to a peer for the time of a call.
+func (v *Cluster) reach(ctx context.Context, pc rpc.PeerConfig, call func(context.Context, *rpc.Peer) error) error {
 	var mu sync.Mutex
 	var last error
-	p := v.client.Peer(rpc.PeerConfig{Addresses: reachable(*i), Worker: i.ID, Epoch: i.Epoch, Changed: func(_ bool, err error) {
+	pc.Changed = func(_ bool, err error) {
 		mu.Lock()
 		defer mu.Unlock()
 		if err != nil {
 			last = err
 		}
-	}})
+	}
+	p := v.client.Peer(pc)
 	running, stop := context.WithCancel(ctx)
 	var g sync.WaitGroup
 	g.Go(func() { _ = p.Run(running) }) // ends with running
@@ -124,7 +130,7 @@ func (v *Cluster) with(ctx context.Context, i *discovery.Instance, call func(con
 		if last != nil {
 			return last
 		}
-		return fmt.Errorf("connect to the worker: %w", err)
+		return fmt.Errorf("connect to %s: %w", strings.Join(pc.Addresses, " "), err)
 	}
 	return call(ctx, p)
 }

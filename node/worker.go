@@ -46,9 +46,11 @@ type WorkerConfig struct {
 	Count int
 	// Role is engine.RolePrefill for workers that compute prompts for others,
 	// engine.RoleDecode for workers that go on with what those computed, or empty for
-	// workers that do both. Only the mocker engine knows the difference. Default empty.
-	// (--disaggregation-mode)
+	// workers that do both. The mocker and the native engine know the difference. Default
+	// empty. (--disaggregation-mode)
 	Role string
+	// KVTransfer says how KV moves to and from other workers.
+	KVTransfer KVTransferConfig
 	// Stagger is the time between the starts of two of Count workers; a negative one
 	// suits it to their number: 0, 100 ms from 33 on, 200 ms from 129 on. Default 0.
 	// (--stagger-delay)
@@ -74,9 +76,10 @@ func (w *WorkerConfig) validate(engine string) error {
 	if w.Count > 1 && (w.Advertise != "" || len(w.Listeners) > 0) {
 		faults = append(faults, fmt.Errorf("--rpc-advertise names one address, and there are %d workers; leave it out, and give --rpc-host 0.0.0.0 to be reached by this host's name", w.Count))
 	}
-	if w.Role != "" && engine != EngineMocker {
-		faults = append(faults, fmt.Errorf("--disaggregation-mode is %s; only --engine mocker knows prefill and decode workers, %s is agg", w.Role, engine))
+	if !w.canDisaggregate(engine) {
+		faults = append(faults, fmt.Errorf("--disaggregation-mode is %s; --engine native, without --kv-transfer off, and mocker have prefill and decode workers, this one is agg", w.Role))
 	}
+	faults = append(faults, w.KVTransfer.validate())
 	if w.Stagger > maxStagger {
 		faults = append(faults, fmt.Errorf("--stagger-delay is %v; it must be at most %v, or negative for one that suits --num-workers", w.Stagger, maxStagger))
 	}
@@ -221,10 +224,14 @@ func (n *Node) runWorker(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, m.close()) }()
+	n.know(m.key, id, m.place)
 	kc := event.DefaultKVConfig()
 	kc.Worker, kc.Epoch, kc.BlockSize, kc.Logger, kc.Metrics = id, epoch, model.BlockSize, n.cfg.Logger, n.metrics.event
 	if n.cfg.Engine == EngineMocker {
 		kc.BlockSize = n.cfg.Mocker.BlockSize
+		if f := n.cfg.Mocker.Faults; f.LoseEvents > 0 {
+			kc.Lose = func(number uint64) bool { return f.LosesEvents(uint64(id), number) }
+		}
 	}
 	if n.crowd != nil {
 		kc.RingBytes = min(kc.RingBytes, max(hostedRing/n.cfg.Worker.Count, minRing))
@@ -274,6 +281,7 @@ func (n *Node) vocabulary(meta *metadata) string {
 
 // membership is what a worker needs to take part in its cluster.
 type membership struct {
+	key    []byte
 	store  discovery.Store
 	server *rpc.Server
 	place  *place
@@ -296,6 +304,8 @@ func (n *Node) join(id dynamo.WorkerID, epoch uint64) (m *membership, err error)
 	if err != nil {
 		return m, err
 	}
+	m.key = key
+	n.tiers.know(key)
 	sc := rpc.ServerConfig{Config: n.rpcConfig(key), Worker: id, Epoch: epoch}
 	if sc.TLS, err = n.cfg.Cluster.tlsConfig(); err != nil {
 		return m, err
@@ -346,6 +356,7 @@ func (n *Node) workerConfig(h *hosted, m *membership, id dynamo.WorkerID, epoch 
 		Card: n.card(h), Started: time.Now(), Version: n.cfg.Version,
 	}
 	c.Engine, c.EngineRun, c.Load, c.Adapters = n.foretelling(h, m.kv), h.run, h.load, h.adapters
+	c.KV, c.HandOver = h.kv, h.handOver
 	c.Store, c.Server, c.Listeners = m.store, m.server, m.place.listeners
 	c.Publishers, c.EventMetrics = []*event.Publisher{m.kv.Publisher()}, n.metrics.event
 	if m.bus != nil {
@@ -376,7 +387,7 @@ func (n *Node) workerConfig(h *hosted, m *membership, id dynamo.WorkerID, epoch 
 func (n *Node) card(h *hosted) *discovery.Card {
 	c := &discovery.Card{
 		Card: h.card, Format: discovery.CardFormat, Special: h.meta.special, Ranks: max(h.ranks, 1),
-		Labels: n.cfg.Worker.Labels, KVBlocks: h.kvBlocks, MaxRunning: n.cfg.MaxRunning, MaxQueue: n.cfg.MaxQueue,
+		Labels: n.cfg.Worker.Labels, KVBlocks: h.kvBlocks, StepTokens: h.stepTokens, MaxRunning: n.cfg.MaxRunning, MaxQueue: n.cfg.MaxQueue,
 		Migration: engine.MigrationClass(&h.card), Sampling: h.meta.sampling.advised(n.cfg.Sampling),
 	}
 	c.Weights, c.Vocabulary = n.cfg.Worker.Weights, h.vocabulary

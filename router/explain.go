@@ -36,7 +36,9 @@ type AttemptExplanation struct {
 	// Candidates are the best, best first; Others are those that are left out.
 	Candidates []CandidateExplanation `json:"candidates"`
 	Others     OthersExplanation      `json:"others"`
-	Words      []string               `json:"words"`
+	// Words say why it was decided so, and whether and why the prompt is computed apart
+	// from the answer.
+	Words []string `json:"words"`
 	// PredictedMillis is the time to the first token that was predicted, if the
 	// policy predicts, and ObservedMillis the time from the decision to it.
 	PredictedMillis float64 `json:"predicted_ttft_ms,omitzero"`
@@ -141,7 +143,7 @@ func (e *entry) explain() AttemptExplanation {
 		}
 	}
 	a.Words = append([]string{words.Decision, words.Reason}, words.Otherwise...)
-	a.Words = slices.DeleteFunc(append(a.Words, words.Rest), func(s string) bool { return s == "" })
+	a.Words = slices.DeleteFunc(append(a.Words, words.Rest, e.split.Words()), func(s string) bool { return s == "" })
 	if e.cached >= 0 {
 		a.ObservedCached = &e.cached
 	}

@@ -33,6 +33,7 @@ type entry struct {
 	outcome outcome
 	code    string
 	epoch   uint64
+	split   placement.Split
 }
 
 // keep notes a decision and returns its number.
@@ -43,6 +44,9 @@ func (j *journal) keep(d *placement.Decision, c *call) uint64 {
 	j.next++
 	e := &j.ring[j.next%JournalSize]
 	*e = entry{number: j.next, request: c.q.ID, group: c.q.Group, attempt: c.attempts + 1, decided: d.Request.Now, waited: d.Request.Now.Sub(c.arrived), prompt: d.Request.Tokens, cached: -1}
+	if c.split != nil {
+		e.split = *c.split
+	}
 	e.bytes = len(d.AppendRecord(e.record[:0], e.waited))
 	if d.Winner != placement.None {
 		e.epoch = d.Candidates[d.Winner].Epoch

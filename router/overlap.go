@@ -150,8 +150,9 @@ func (r *Router) firstLocked(c *call, b booking, cached int, now time.Time) {
 	cand := r.mu.fleet.Touch(m.index)
 	prompt := c.load.Prompt
 	s := cand.Started(&c.load, now)
-	// What the worker says it held counts, not what it was thought to hold.
-	if m.tellsCached = m.tellsCached || cached > 0; m.tellsCached {
+	// What the worker says it held counts, not what it was thought to hold; but of a prompt
+	// that was computed elsewhere it says what it had of it before that was brought.
+	if m.tellsCached = m.tellsCached || cached > 0; m.tellsCached && len(c.q.Handover) == 0 {
 		s.New = max(prompt-cached, 0)
 		s.Pairs = float64(s.New) * (float64(prompt-s.New) + float64(s.New)/2)
 	}

@@ -80,6 +80,8 @@ type call struct {
 	prefilled uint64            // the prompts of its worker that had come to their first token then
 	cached    int               // tokens of the prompt that it says it held; -1: it has not
 	excluded  []placement.Key   // refused it, since it last waited
+	role      placement.Role    // the part that is asked about; Whole where one is served
+	split     *placement.Split  // how it came to be asked for, whole or in part; nil: nobody decided
 	lists     *Ask              // says which workers may be chosen; nil: all
 	room      [4]placement.Key
 }
@@ -88,7 +90,7 @@ type call struct {
 // goroutine.
 func (r *Router) Generate(ctx context.Context, q *dynamo.Request) iter.Seq2[dynamo.Chunk, error] {
 	return func(yield func(dynamo.Chunk, error) bool) {
-		c := &call{q: q, arrived: time.Now(), begun: engine.Begun(ctx), params: r.params}
+		c := &call{q: q, arrived: time.Now(), begun: engine.Begun(ctx), params: r.params, split: splitOf(ctx)}
 		c.excluded = c.room[:0]
 		if err := c.override(); err != nil {
 			yield(dynamo.Chunk{}, err)
@@ -255,7 +257,7 @@ func (r *Router) endedLocked(ctx context.Context, c *call, now time.Time) error 
 func (r *Router) decideLocked(c *call, now time.Time) placement.Decision {
 	q := placement.Request{
 		ID: c.q.ID, Seed: placement.Seed(c.q.ID, len(c.q.Resume), c.attempts), Now: now, Excluded: c.excluded, Adapter: c.q.Adapter,
-		Ranks: r.mu.kinds.rank(c), Tokens: len(c.q.Tokens) + len(c.q.Resume), Expected: r.expectedLocked(c.q),
+		Ranks: r.mu.kinds.rank(c), Role: c.role, Tokens: len(c.q.Tokens) + len(c.q.Resume), Expected: r.expectedLocked(c.q),
 	}
 	if c.q.Group != "" {
 		q.Sticky = r.mu.groups.workers[c.q.Group]
@@ -292,6 +294,9 @@ func (r *Router) bookLocked(c *call, d *placement.Decision) booking {
 	c.load.New = max(c.load.Prompt-c.held, 0)
 	t := d.Terms(d.Winner)
 	c.predicted = t.Wait + t.Prefill + t.Load
+	if len(c.q.Handover) > 0 { // its KV comes from elsewhere
+		c.load.New, c.predicted = 0, t.Wait
+	}
 	if r.mu.shadow != nil {
 		r.mu.shadow.Observe(d)
 	}

@@ -25,9 +25,15 @@ type Config struct {
 	// its context ends; nil for an engine without one.
 	Engine    engine.Engine
 	EngineRun func(context.Context) error
+	// HandOver has the engine give up what it can with its KV, when the worker drains and
+	// requests have not ended in time; it must not block. Nil: they go on without.
+	HandOver func()
 	// Load says how full the engine is; it must not block. Nil: the worker counts
 	// its own requests.
 	Load func() engine.Load
+	// KV answers operators about the KV tiers below the engine's cache, both sides in
+	// tier's JSON. Nil: there are none.
+	KV func(ctx context.Context, command []byte) ([]byte, error)
 	// Adapters says which adapters the engine has by now, sorted; it must not block.
 	// What changes is told to the store. Nil: those of the card, for good.
 	Adapters func() []string

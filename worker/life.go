@@ -304,6 +304,10 @@ func (l *life) drain() {
 	if !l.w.awaitIdle(wait) {
 		outcome = drainHandedOver
 		l.w.log.Info("requests are handed over", "requests", l.w.inProgress(), obs.KeyDuration, time.Since(began))
+		if l.w.config.HandOver != nil && wait > 0 {
+			l.w.config.HandOver()
+			l.w.awaitIdle(takeOverWait)
+		}
 		l.w.service.HandOver(over)
 		if !l.w.awaitIdle(handOverWait) {
 			outcome = drainForced

@@ -25,6 +25,9 @@ const (
 	// leaveWait is how long a drain waits for the store to forget the worker
 	// before new requests are refused; a store that is gone holds nothing up.
 	leaveWait = time.Second
+	// takeOverWait is how long requests whose KV is kept for others may take to be taken
+	// over; those that are left then go on without.
+	takeOverWait = 3 * time.Second
 	// handOverWait is how long requests that are handed over may take to end:
 	// about a step of the engine. Then the engine and the connections are ended
 	// regardless.

@@ -95,7 +95,7 @@ func New(c Config) (*Worker, error) {
 	w.bus.Register(c.Server)
 	w.service = &remote.Service{
 		Engine: &hosted{w}, Card: c.Instance.Card.Card, Load: w.load, Admit: w.admit, Begin: w.begin, Ended: w.ended,
-		Artifacts: c.Artifacts, Status: w.Status, Drain: w.Drain, Worker: c.Instance.ID, Logger: c.Logger, Tracer: c.Tracer,
+		Artifacts: c.Artifacts, Status: w.Status, Drain: w.Drain, KV: c.KV, Worker: c.Instance.ID, Logger: c.Logger, Tracer: c.Tracer,
 	}
 	w.service.Register(c.Server)
 	return w, nil

@@ -64,19 +64,19 @@ func (c *serveCmd) serveProcesses(ctx context.Context, a *app, kctx *kong.Contex
 	if c.ModelName != "" {
 		name = c.ModelName
 	}
-	w := &workers{app: a, args: c.workerArgs(a, kctx, ref, name), patience: c.DrainTimeout + stopGrace, ready: make(chan string, c.NumWorkers)}
+	w := &workers{app: a, args: c.workerArgs(a, kctx, ref, name), patience: c.DrainTimeout + stopGrace, ready: make(chan string, c.workers()), roles: c.roles()}
 	serving := make(chan node.Ready, 1)
 	cfg.Role, cfg.Listener, cfg.Engines = node.RoleFrontend, l, 1
-	cfg.MaxRunning = c.MaxRunning * c.NumWorkers
+	cfg.MaxRunning = c.MaxRunning * c.workers()
 	cfg.Ready = func(r node.Ready) { serving <- r }
 	n, err := node.New(cfg)
 	if err != nil {
 		return errors.Join(err, l.Close())
 	}
-	return w.around(ctx, n, c.NumWorkers, func(up context.Context) {
-		if r, ok := w.allReady(up, serving, c.NumWorkers); ok {
+	return w.around(ctx, n, c.workers(), func(up context.Context) {
+		if r, ok := w.allReady(up, serving, c.workers()); ok {
 			view.end()
-			fmt.Fprintf(a.stdout, "ready: %s at %s (%d workers; %.1f s)\n\n%s", name, httpURL(r.Addr), c.NumWorkers, time.Since(began).Seconds(), c.try(r.Addr, name))
+			fmt.Fprintf(a.stdout, "ready: %s at %s (%d workers; %.1f s)\n\n%s", name, httpURL(r.Addr), c.workers(), time.Since(began).Seconds(), c.try(r.Addr, name))
 			fmt.Fprintf(a.stdout, "look:  dynamo status --discovery-backend %s\n", c.DiscoveryBackend)
 		}
 	})
@@ -105,7 +105,7 @@ func (w *workers) around(ctx context.Context, front *node.Node, n int, ready fun
 // workerArgs is the command line of the workers: what serve was given and workers
 // understand, and where to find the frontend.
 func (c *serveCmd) workerArgs(a *app, kctx *kong.Context, ref, name string) []string {
-	own := []string{"addr-file", "pprof", "threads", "model-name", "rpc-port", "system-port", "worker-id", "discovery-backend", "run-dir", "num-workers"}
+	own := []string{"addr-file", "pprof", "threads", "model-name", "rpc-port", "system-port", "worker-id", "discovery-backend", "run-dir", "num-workers", "kv-transfer-port"}
 	args := []string{"worker", ref, "--with-parent", "--discovery-backend=" + c.DiscoveryBackend, "--run-dir=" + c.RunDir}
 	var worker *kong.Node
 	for _, n := range kctx.Model.Children {
@@ -124,9 +124,14 @@ func (c *serveCmd) workerArgs(a *app, kctx *kong.Context, ref, name string) []st
 	}
 	threads := c.Threads
 	if threads == 0 {
-		threads = max(1, runtime.GOMAXPROCS(0)/c.NumWorkers)
+		threads = max(1, runtime.GOMAXPROCS(0)/c.workers())
 	}
 	return append(args, "--model-name="+name, "--threads="+strconv.Itoa(threads))
+}
+
+// roles are the parts of the workers, each once for each of them.
+func (c *serveFlags) roles() []string {
+	return slices.Concat(slices.Repeat([]string{"agg"}, c.NumWorkers), slices.Repeat([]string{"prefill"}, c.Prefill), slices.Repeat([]string{"decode"}, c.Decode))
 }
 
 // workers keeps the processes.
@@ -135,6 +140,7 @@ type workers struct {
 	args     []string
 	patience time.Duration
 	ready    chan string
+	roles    []string // of each worker
 }
 
 // allReady waits for the frontend and for n workers.
@@ -156,7 +162,7 @@ func (w *workers) keep(alive context.Context, i int, fail context.CancelCauseFun
 	wait, wasReady := restartMin, false
 	for {
 		began := time.Now()
-		ready, err := w.run(alive)
+		ready, err := w.run(alive, w.roles[i])
 		if alive.Err() != nil {
 			return
 		}
@@ -179,12 +185,12 @@ func (w *workers) keep(alive context.Context, i int, fail context.CancelCauseFun
 }
 
 // run runs one worker process to its end, which alive's end brings about.
-func (w *workers) run(alive context.Context) (ready bool, err error) {
+func (w *workers) run(alive context.Context, role string) (ready bool, err error) {
 	self, err := os.Executable()
 	if err != nil {
 		return false, fmt.Errorf("find this program: %w", err)
 	}
-	cmd := exec.Command(self, w.args...)
+	cmd := exec.Command(self, append(slices.Clip(w.args), "--disaggregation-mode="+role)...)
 	cmd.Stderr = os.Stderr
 	cmd.Env = os.Environ()
 	// A process group of its own: Ctrl-C reaches this process alone, which stops

@@ -16,6 +16,7 @@ import (
 
 	"github.com/dynamo-go/dynamo/hub"
 	"github.com/dynamo-go/dynamo/obs"
+	"github.com/dynamo-go/dynamo/selection"
 )
 
 // modelKey is the configuration key of the positional MODEL.
@@ -40,7 +41,7 @@ type globalFlags struct {
 
 // variables are the defaults that depend on the machine.
 func variables() kong.Vars {
-	v := kong.Vars{"cache_dir": hub.DefaultConfig().CacheDir, "state_dir": "", "run_dir": defaultRunDir(), "config_default": "none here", "threads": strconv.Itoa(runtime.GOMAXPROCS(0))}
+	v := kong.Vars{"router_methods": strings.Join(selection.Methods(), ", "), "cache_dir": hub.DefaultConfig().CacheDir, "state_dir": "", "run_dir": defaultRunDir(), "config_default": "none here", "threads": strconv.Itoa(runtime.GOMAXPROCS(0))}
 	if dir, err := os.UserConfigDir(); err == nil {
 		v["config_default"] = filepath.Join(dir, "dynamo", "config.yaml")
 	}

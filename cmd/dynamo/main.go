@@ -36,6 +36,8 @@ type commands struct {
 	Run      runCmd      `cmd:"" help:"Ask a model one question, or chat with it in the terminal."`
 	Pull     pullCmd     `cmd:"" help:"Fetch a model into the cache, or verify or refresh it there."`
 	Models   modelsCmd   `cmd:"" help:"List the models in the cache."`
+	KVBM     kvbmCmd     `cmd:"" name:"kvbm" help:"Keep KV for the engines of this host: a daemon that outlives them."`
+	KV       kvCmd       `cmd:"" name:"kv" help:"Look after the KV kept below engines' caches: list, check, give up, bring nearer."`
 	Trace    traceCmd    `cmd:"" help:"Make, describe, change and anonymize traces of requests."`
 	Bench    benchCmd    `cmd:"" help:"Put load on an endpoint and measure it: latencies, throughput, goodput."`
 	Replay   replayCmd   `cmd:"" help:"Play a trace against a simulated fleet, and compare ways of routing."`

@@ -162,6 +162,10 @@ func printReplay(out io.Writer, runs []replayRun, modes int) error {
 		if err != nil {
 			return err
 		}
+		if h := r.Handovers; h != nil {
+			fmt.Fprintf(out, "  prompts computed apart for %d requests, %d whole, %d after the prefill side had failed; %.2f GB of KV moved, each within %s at p50 and %s at p99; from first to second token %s at p50, %s at p99\n",
+				h.Apart, h.Whole, h.Fallback, h.Bytes/1e9, milliseconds(h.Transfer.P50), milliseconds(h.Transfer.P99), milliseconds(h.Gap.P50), milliseconds(h.Gap.P99))
+		}
 	}
 	return nil
 }
@@ -201,6 +205,19 @@ type replayDocument struct {
 	PerSecond   float64            `json:"requests_per_wall_second"`
 	MemoryBytes int64              `json:"memory_bytes"`
 	Outcome     string             `json:"outcome"`
+	Handovers   *replayHandovers   `json:"handovers,omitempty"`
+}
+
+// replayHandovers is what became of the requests to a fleet with prefill workers.
+type replayHandovers struct {
+	Apart    int     `json:"apart"`
+	Whole    int     `json:"whole"`
+	Fallback int     `json:"fallback"`
+	Bytes    float64 `json:"bytes"`
+	Lost     int     `json:"lost"`
+	Transfer float64 `json:"transfer_p50_ms"`
+	Slowest  float64 `json:"transfer_p99_ms"`
+	Gap      float64 `json:"gap_p50_ms"`
 }
 
 // printReplayJSON writes the runs for programs: latencies in ms, rates a second,
@@ -216,6 +233,9 @@ func printReplayJSON(out io.Writer, runs []replayRun, modes int) error {
 		}
 		for _, m := range replayMetrics {
 			d.Metrics[m.name] = m.scale * m.of(r)
+		}
+		if h := r.Handovers; h != nil {
+			d.Handovers = &replayHandovers{h.Apart, h.Whole, h.Fallback, h.Bytes, h.Lost, 1e3 * h.Transfer.P50, 1e3 * h.Transfer.P99, 1e3 * h.Gap.P50}
 		}
 		all = append(all, d)
 	}

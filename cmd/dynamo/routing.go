@@ -13,6 +13,7 @@ import (
 // fails. The names are the reference's where it has the same thing.
 type routingFlags struct {
 	RouterMode     string        `help:"How a worker is chosen for a request: kv (the one where it is done soonest and costs the others least, by what each holds of the prompt and has to do), dynamo (the reference's KV cost, with its weights), sticky, lmetric, least-loaded, power-of-two, session, round-robin, random, direct (the one that the request names)." enum:"kv,dynamo,sticky,lmetric,least-loaded,power-of-two,p2c,session,round-robin,random,direct" default:"kv"`
+	Disaggregation string        `help:"Whether prompts are computed by prefill workers, where there are any: where that is predicted to cost less than computing them where the answer is (auto), always, or never." enum:"auto,always,never" default:"auto"`
 	MigrationLimit int           `help:"How often a request may go on at another worker when its own dies, drains or is cut off; 0 never." default:"3" placeholder:"N"`
 	WorkerWait     time.Duration `help:"How long a request waits for a worker when there is none, or all are full." default:"10s"`
 	StallTimeout   time.Duration `help:"A request whose worker sends nothing for so long goes on elsewhere; 0 waits for as long as the worker's connection lives." default:"0s"`
@@ -106,7 +107,7 @@ func (f *routingFlags) apply(c *node.ClusterConfig, log *slog.Logger) {
 	c.MigrationLimit, c.WorkerWait, c.StallTimeout = f.MigrationLimit, f.WorkerWait, f.StallTimeout
 	r := &c.Routing
 	r.Mode, r.KVEvents, r.ApproximateTTL, r.PredictTTL = f.RouterMode, f.RouterKVEvents, time.Duration(f.RouterTTL), time.Duration(f.RouterPredictedTTL)
-	r.Shadow = f.RouterShadow
+	r.Shadow, r.Split = f.RouterShadow, f.Disaggregation
 	r.IndexBytes, r.Queue, r.TenantHeader = int64(f.RouterIndexBytes), f.RouterQueue, f.TrustTenantHeader
 	r.Snapshot, r.SnapshotEvery = f.RouterSnapshot, time.Duration(f.RouterSnapshotEvery)
 	r.Params = placement.DefaultParams(placement.KV)

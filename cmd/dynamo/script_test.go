@@ -38,10 +38,18 @@ func TestScripts(t *testing.T) {
 			}
 			e.Setenv("HUB", hub)
 			e.Setenv("DYN_PYTHON", "/nowhere/python3") // no script reaches a network
+			// llama is a model with weights, random ones.
+			llama := filepath.Join(e.WorkDir, "llama")
+			if err := fixture.TinyModel(llama); err != nil {
+				return err
+			}
+			if err := fixture.TinyLlama(llama, fixture.Llama{Vocab: 320, Context: 4096, Layers: 2, EOS: 1}); err != nil {
+				return err
+			}
 			return fixture.TinyModel(filepath.Join(e.WorkDir, "tiny"))
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"waitfile": waitFile, "http": request, "occupy": occupy, "ownonly": ownOnly, "sigterm": sigterm, "hold": hold, "ready": ready, "eventually": eventually, "closed": closed, "url": urlOf,
+			"waitfile": waitFile, "retry": retry, "objects": objects, "http": request, "occupy": occupy, "ownonly": ownOnly, "sigterm": sigterm, "hold": hold, "ready": ready, "eventually": eventually, "closed": closed, "url": urlOf, "address": addressOf,
 		},
 	})
 }
@@ -160,6 +168,14 @@ func urlOf(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: url ADDRFILE VAR")
 	}
 	ts.Setenv(args[1], "http://"+strings.TrimSpace(ts.ReadFile(args[0])))
+}
+
+// addressOf ADDRFILE VAR sets VAR to HOST:PORT of a server.
+func addressOf(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: address ADDRFILE VAR")
+	}
+	ts.Setenv(args[1], strings.TrimSpace(ts.ReadFile(args[0])))
 }
 
 // closed ADDRFILE waits until nobody accepts connections there.

@@ -47,6 +47,7 @@ type engineFlags struct {
 // serveFlags are the configuration of serve.
 type serveFlags struct {
 	engineFlags
+	tierFlags
 	mockerFlags
 	httpFlags
 	clusterFlags
@@ -54,6 +55,8 @@ type serveFlags struct {
 	tracingFlags
 
 	NumWorkers int  `help:"Workers that serve the model, each a process of its own, or with --in-process an engine in this one. 0: one engine in this process." default:"0" placeholder:"N"`
+	Prefill    int  `help:"Workers, processes of their own, that compute prompts for others and hand their KV over; with --decode." default:"0" placeholder:"N"`
+	Decode     int  `help:"Workers, processes of their own, that go on with answers whose prompts others computed." default:"0" placeholder:"N"`
 	InProcess  bool `help:"Run the workers' engines in this process." negatable:""`
 }
 
@@ -127,8 +130,22 @@ func (a *app) nodeConfig(log *slog.Logger) node.Config {
 
 // checkWorkers finds faults in the number of workers.
 func (c *serveFlags) checkWorkers(a *app) error {
-	if c.NumWorkers < 0 || c.NumWorkers > maxWorkers {
-		return fmt.Errorf("--num-workers is %d; it must be 0 to %d", c.NumWorkers, maxWorkers)
+	for _, f := range []struct {
+		flag string
+		n    int
+	}{{"num-workers", c.NumWorkers}, {"prefill", c.Prefill}, {"decode", c.Decode}} {
+		if f.n < 0 || f.n > maxWorkers {
+			return fmt.Errorf("--%s is %d; it must be 0 to %d", f.flag, f.n, maxWorkers)
+		}
+	}
+	if c.workers() > maxWorkers {
+		return fmt.Errorf("--num-workers, --prefill and --decode are %d together; they must be at most %d", c.workers(), maxWorkers)
+	}
+	if c.Prefill+c.Decode > 0 && c.InProcess {
+		return errors.New("--prefill and --decode start processes; leave --in-process out")
+	}
+	if c.Prefill > 0 && c.NumWorkers+c.Decode == 0 {
+		return fmt.Errorf("--prefill is %d and nobody goes on with their prompts; give --decode", c.Prefill)
 	}
 	if c.ownProcesses() && len(c.EngineURL) > 1 {
 		return fmt.Errorf("--num-workers is %d and --engine-url is there %d times; there is one engine for each server: leave --num-workers out, or start a 'dynamo worker' for each", c.NumWorkers, len(c.EngineURL))
@@ -140,7 +157,10 @@ func (c *serveFlags) checkWorkers(a *app) error {
 }
 
 // ownProcesses says whether the workers are processes of their own.
-func (c *serveFlags) ownProcesses() bool { return c.NumWorkers > 0 && !c.InProcess }
+func (c *serveFlags) ownProcesses() bool { return c.workers() > 0 && !c.InProcess }
+
+// workers is the number of workers that are asked for, of all parts.
+func (c *serveFlags) workers() int { return c.NumWorkers + c.Prefill + c.Decode }
 
 func (c *serveCmd) serve(ctx context.Context, h *hub.Hub, ref string, cfg node.Config, ready func(node.Ready)) error {
 	// The port is taken before the model is loaded, or even fetched: whoever
@@ -192,6 +212,9 @@ func (c *serveCmd) config(a *app, log *slog.Logger) (node.Config, error) {
 	cfg.Engines = c.NumWorkers
 	if cfg.Engines == 0 {
 		cfg.Engines = max(len(c.EngineURL), 1)
+	}
+	if err := c.tierFlags.apply(a, &cfg.Tiers); err != nil {
+		return cfg, err
 	}
 	return cfg, a.mock(&c.mockerFlags, &cfg)
 }

@@ -18,6 +18,8 @@ const (
 	// one is refused.
 	maxRouterBytes  = 32 << 20
 	maxExplainBytes = 4 << 20
+	// maxRecordsBytes bounds the records of all routers: some 1.8 MB a router.
+	maxRecordsBytes = 128 << 20
 	// answerWait is how long an answer may take.
 	answerWait = 3 * time.Second
 )

@@ -27,13 +27,17 @@ type placeFlags struct {
 // workerFlags are the configuration of a worker.
 type workerFlags struct {
 	engineFlags
+	tierFlags
 	mockerFlags
 	clusterFlags
 	tracingFlags
 	placeFlags
 
 	NumWorkers         int           `help:"Workers in this process, each as if it were alone; more than 1 with --engine mocker or echo." default:"1" placeholder:"N" oneoff:""`
-	DisaggregationMode string        `help:"Part of this worker with --engine mocker: whole answers (agg), prompts for others (prefill), or answers whose prompts were computed by prefill workers (decode). A frontend uses both kinds of a model together." enum:"agg,prefill,decode" default:"agg"`
+	DisaggregationMode string        `help:"Part of this worker, with --engine native or mocker: whole answers (agg), prompts for others (prefill), or answers whose prompts were computed by prefill workers (decode). A frontend uses both kinds of a model together." enum:"agg,prefill,decode" default:"agg"`
+	KVTransfer         string        `name:"kv-transfer" help:"How KV moves between workers of --engine native: by shared memory within a host and by tcp between hosts (auto), by tcp in any case, or not at all (off)." enum:"auto,tcp,off" default:"auto"`
+	KVTransferHost     string        `name:"kv-transfer-host" help:"Address to listen on for workers that take KV. Default: --rpc-host." placeholder:"HOST"`
+	KVTransferPort     uint16        `name:"kv-transfer-port" help:"Port to listen on for them; 0 takes a free one." default:"0" placeholder:"PORT"`
 	StaggerDelay       time.Duration `help:"Time between the starts of two workers of this process; negative: 0, 100 ms or 200 ms as their number wants it." default:"0s" oneoff:""`
 	AddrFile           string        `help:"File the bound address is written to once requests are served." placeholder:"FILE"`
 	DrainTimeout       time.Duration `help:"How long running answers may take to end after SIGTERM or 'dynamo drain'; those left are handed over to other workers." default:"30s"`
@@ -107,6 +111,9 @@ func (c *workerCmd) config(a *app, log *slog.Logger) (cfg node.Config, err error
 	cfg = a.nodeConfig(log)
 	cfg.Role = node.RoleWorker
 	c.engineFlags.apply(&cfg)
+	if err := c.tierFlags.apply(a, &cfg.Tiers); err != nil {
+		return cfg, err
+	}
 	if err := a.mock(&c.mockerFlags, &cfg); err != nil {
 		return cfg, err
 	}
@@ -115,6 +122,7 @@ func (c *workerCmd) config(a *app, log *slog.Logger) (cfg node.Config, err error
 	cfg.AddrFile, cfg.DrainTimeout, cfg.Pprof = c.AddrFile, c.DrainTimeout, c.Pprof
 	cfg.Worker = node.WorkerConfig{
 		Count: c.NumWorkers, Stagger: c.StaggerDelay, Host: c.RPCHost, Port: c.RPCPort, Advertise: c.RPCAdvertise, Unix: c.RPCUnix, Weights: c.WeightsID,
+		KVTransfer: node.KVTransferConfig{Path: c.KVTransfer, Host: c.KVTransferHost, Port: c.KVTransferPort},
 	}
 	if c.DisaggregationMode != "agg" {
 		cfg.Worker.Role = c.DisaggregationMode

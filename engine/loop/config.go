@@ -33,9 +33,10 @@ type Transfers interface {
 	// External is the number of leading ids of a request whose KV can be brought. It
 	// may be called from anywhere.
 	External(t *Task) int
-	// Begin begins to bring the KV of n ids of t, from position start on, of which
-	// the pool has those before. Nothing is being brought for t.
-	Begin(t *Task, start, n int, now time.Time)
+	// Begin begins to bring what a, a Load, names for t; the pool has what is before.
+	// Nothing is being brought for t. a is valid during the call, its Blocks until the
+	// end of what is begun.
+	Begin(t *Task, a *sched.Action, now time.Time)
 	// Cancel gives up what was begun for t: its blocks are written to no more.
 	Cancel(t *Task, now time.Time)
 	// Ended returns a task for which all was brought by now (ok), or will not be; nil
@@ -43,6 +44,36 @@ type Transfers interface {
 	Ended(now time.Time) (t *Task, ok bool)
 	// Next is when the next one ends, and false while nothing is being brought.
 	Next() (time.Time, bool)
+}
+
+// Tiers keeps the KV of computed blocks where the pool may lose it, and brings it back.
+// Its methods are called in the loop's goroutine.
+type Tiers interface {
+	// External is the number of leading ids of t whose KV is at hand, when the pool has
+	// that of the first found ids: found, or more if the rest is worth bringing.
+	External(t *Task, found int) int
+	// Begin begins to bring the KV of n ids of t, from position start on, into blocks.
+	// Nothing is being brought for t.
+	Begin(t *Task, start, n int, blocks []int32)
+	// Cancel gives up what was begun for t: on return its blocks are written to no more.
+	Cancel(t *Task)
+	// Ended returns a task for which all was brought (ok), or will not be; nil if there
+	// is none. It is forgotten with that. Engine.Wake has the loop ask.
+	Ended() (t *Task, ok bool)
+	// Computed hears of a batch that was computed, before its blocks are anybody's but
+	// their sequences', and how long that took.
+	Computed(b *sched.Batch, took time.Duration)
+}
+
+// Loans are blocks that other engines may read since Config.Handover has told of them.
+// Its methods are called in the loop's goroutine.
+type Loans interface {
+	// Recall asks for the blocks of t back: nobody is to begin to read them any more.
+	Recall(t *Task)
+	// Returned returns a task whose blocks nobody reads any more, because they were
+	// recalled or their time is over; nil if there is none. It is forgotten with that.
+	// Engine.Wake has the loop ask.
+	Returned() *Task
 }
 
 // End is an error of Compute after which the engine is over: Run fails all requests
@@ -64,15 +95,22 @@ type Config struct {
 	Sched sched.Config
 	// Computer computes.
 	Computer Computer
-	// Handover says, for a request with Prefill, where the KV of its first n ids is
-	// (dynamo.Chunk.Handover); it is called in the loop's goroutine. Nil, where the
-	// card has not the role prefill: there are no such requests.
-	Handover func(t *Task, n int) []byte
-	// Lease is how long that KV is kept for those who go on with it, at most.
+	// Handover says, for a request whose answer goes on elsewhere, where the KV is that
+	// kept, a Leased, names (dynamo.Chunk.Handover); empty: there is no way to it. It is
+	// called in the loop's goroutine. Nil: no KV is kept, and there are no requests with
+	// Prefill.
+	Handover func(t *Task, kept *sched.Action) []byte
+	// Lease is how long that KV is kept for those who go on with it, at most; Loans, if
+	// there are any, say when it is over.
 	Lease time.Duration
+	// Loans says when blocks that Handover has told of may be used again. Nil: when the
+	// request is over.
+	Loans Loans
 	// Transfers brings what the Handover of requests tells of. Nil: it is not looked
 	// at.
 	Transfers Transfers
+	// Tiers keeps KV below the pool, for requests without Handover. Nil: nobody does.
+	Tiers Tiers
 	// Stalled says, before each step, that the engine is stuck: no batch is formed
 	// then, while requests come and go. Nil: it never is.
 	Stalled func() bool

@@ -8,8 +8,14 @@
 // Callers of Generate submit a task to it and read the task's mail in their own
 // goroutines; the loop never waits for a reader.
 //
+// KV that a request needs and the pool has not may come from elsewhere: from another
+// engine's hand-over (Transfers), or from below the pool (Tiers), which in turn hears of
+// every batch and keeps what it will. Either is asked by the loop and tells it by Wake;
+// the loop goes on with others meanwhile.
+//
 // Laws, beside those of engine.Engine:
 //   - When Generate's sequence has ended, for whatever reason, the engine holds
-//     neither a block nor a place in a queue for it (I6).
+//     neither a block nor a place in a queue for it (I6), but for blocks that were lent
+//     and are read still (Loans).
 //   - Every request ends exactly once (I1), also when a step panics or Run ends.
 package loop

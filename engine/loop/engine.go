@@ -37,6 +37,7 @@ type command struct {
 	cancel bool
 	check  chan error // has one place; without a task
 	held   *[]dynamo.BlockHash
+	yield  bool
 }
 
 // New returns an engine.
@@ -45,6 +46,9 @@ func New(c Config) (*Engine, error) {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	c.Sched.Events = c.Events != nil
+	if c.Tiers != nil {
+		c.Sched.External = func(ref any, found int) int { return c.Tiers.External(ref.(*Task), found) }
+	}
 	if err := c.Validate(); err != nil {
 		return nil, fmt.Errorf("configure the engine: %w", err)
 	}
@@ -208,6 +212,25 @@ func (e *Engine) takeBack(t *Task) bool {
 	return false
 }
 
+// HandOver gives up the requests in progress whose answers can go on at another engine
+// with the KV that is here: each yields a chunk with Handover after what it has yielded,
+// and keeps its KV until its sequence is ended. Others go on. It does not wait.
+func (e *Engine) HandOver() {
+	if e.config.Handover == nil {
+		return
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.mu.stopped {
+		e.mu.inbox = append(e.mu.inbox, command{yield: true})
+		e.signal()
+	}
+}
+
+// Wake has the loop look whether KV was brought. It never blocks and may be called from
+// anywhere.
+func (e *Engine) Wake() { e.signal() }
+
 // signal wakes the loop; it never blocks.
 func (e *Engine) signal() {
 	select {
@@ -233,6 +256,11 @@ func (e *Engine) Drain(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("drain the engine with %d requests in progress: %w", e.Stats().Busy(), context.Cause(ctx))
 	}
+}
+
+// leaving is what a request ends with that was given up and not taken over.
+func leaving() error {
+	return &dynamo.Error{Kind: dynamo.KindUnavailable, Code: engine.CodeDraining, Message: "the engine is leaving; the request goes on elsewhere"}
 }
 
 func stopping() error {

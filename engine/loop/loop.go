@@ -14,6 +14,7 @@ import (
 	"github.com/dynamo-go/dynamo/engine/sched"
 	"github.com/dynamo-go/dynamo/kvbm"
 	"github.com/dynamo-go/dynamo/obs"
+	"github.com/dynamo-go/dynamo/tokens"
 )
 
 // loop is the state of the batch loop. It belongs to Run's goroutine.
@@ -127,7 +128,7 @@ func (l *loop) stop(err error) {
 		switch {
 		case c.check != nil:
 			c.check <- err
-		case !c.cancel:
+		case c.task != nil && !c.cancel:
 			c.task.fail(err)
 		}
 	}
@@ -194,11 +195,15 @@ func (l *loop) turn() (worked bool) {
 	l.results = slices.Grow(l.results[:0], len(batch.Entries))[:len(batch.Entries)]
 	clear(l.results)
 	// Life 9: the batch is computed, and an id drawn for each sequence that is due.
+	began := time.Now()
 	if l.failure = l.e.config.Computer.Compute(l.ctx, batch, l.results); l.failure != nil {
 		l.sampled = l.sampled[:0]
 		actions = l.fail(batch)
 	} else {
 		l.count(batch)
+		if l.e.config.Tiers != nil {
+			l.e.config.Tiers.Computed(batch, time.Since(began))
+		}
 		actions = l.s.Done(l.results, time.Now())
 	}
 	l.handle(actions)
@@ -251,6 +256,10 @@ func (l *loop) takeIn(now time.Time) {
 			c.check <- err
 			continue
 		}
+		if c.yield {
+			l.yield(now)
+			continue
+		}
 		if c.cancel {
 			if l.live[c.task.id] == c.task {
 				l.cancel(c.task, now)
@@ -267,29 +276,99 @@ func (l *loop) takeIn(now time.Time) {
 
 // cancel ends what the loop holds for t.
 func (l *loop) cancel(t *Task, now time.Time) {
-	if t.kept {
+	switch {
+	case !t.kept:
+		l.handle(l.s.Cancel(t.id, now))
+	case l.e.config.Loans == nil:
 		l.handle(l.s.EndLease(t.id, now))
-		return
+	default:
+		l.e.config.Loans.Recall(t)
+		l.returned(now)
+		if l.live[t.id] == t { // somebody reads them still, for whom the caller does not wait
+			delete(l.live, t.id)
+			t.leaseEnded()
+		}
 	}
-	l.handle(l.s.Cancel(t.id, now))
+}
+
+// returned frees the blocks that nobody reads any more.
+func (l *loop) returned(now time.Time) {
+	for t := l.e.config.Loans.Returned(); t != nil; t = l.e.config.Loans.Returned() {
+		l.handle(l.s.EndLease(t.id, now))
+	}
+}
+
+// hold is how long the scheduler is to keep blocks for others.
+func (l *loop) hold() time.Duration {
+	if l.e.config.Loans != nil {
+		return maxHold
+	}
+	return l.e.config.Lease
+}
+
+// yield gives up the requests whose answers can go on elsewhere with their KV.
+func (l *loop) yield(now time.Time) {
+	for id, t := range l.live {
+		if t.kept || t.keeps || t.loading || t.Request.Sampling.PromptLogprobs && !t.opened() {
+			continue
+		}
+		t.keeps, t.yielded = true, true
+		actions := l.s.Yield(id, l.hold(), now)
+		if len(actions) == 0 {
+			t.keeps, t.yielded = false, false // there is no KV of it, and it goes on
+		}
+		l.handle(actions)
+	}
 }
 
 // arrive takes note of the KV that was brought, or will not be.
 func (l *loop) arrive(now time.Time) {
-	if l.e.config.Transfers == nil {
-		return
+	if l.e.config.Transfers != nil {
+		for t, ok := l.e.config.Transfers.Ended(now); t != nil; t, ok = l.e.config.Transfers.Ended(now) {
+			l.arrived(t, ok, now)
+		}
 	}
-	for {
-		t, ok := l.e.config.Transfers.Ended(now)
-		if t == nil {
-			return
+	if l.e.config.Loans != nil {
+		l.returned(now)
+	}
+	if l.e.config.Tiers != nil {
+		for t, ok := l.e.config.Tiers.Ended(); t != nil; t, ok = l.e.config.Tiers.Ended() {
+			if n := min(t.cached+t.brought, len(t.Request.Tokens)) - t.cached; ok && n > 0 && !t.opened() {
+				t.cached += n
+				l.stats.CachedTokens += uint64(n)
+			}
+			l.arrived(t, ok, now)
 		}
-		t.loading = false
-		if ok {
-			l.handle(l.s.KVArrived(t.id, now))
-		} else {
-			l.handle(l.s.KVFailed(t.id, now))
-		}
+	}
+}
+
+// arrived takes note that the KV of t was brought, or will not be.
+func (l *loop) arrived(t *Task, ok bool, now time.Time) {
+	t.loading = false
+	if ok {
+		l.handle(l.s.KVArrived(t.id, now))
+	} else {
+		l.handle(l.s.KVFailed(t.id, now))
+	}
+}
+
+// begin has the KV of a Load brought.
+func (l *loop) begin(t *Task, a *sched.Action) {
+	t.loading, t.brought = true, a.Tokens
+	if t.tiers {
+		l.e.config.Tiers.Begin(t, a.Start, a.Tokens, a.Blocks)
+	} else {
+		l.e.config.Transfers.Begin(t, a, time.Now())
+	}
+}
+
+// giveUp ends the bringing of KV for t: its blocks are written to no more.
+func (l *loop) giveUp(t *Task, now time.Time) {
+	t.loading = false
+	if t.tiers {
+		l.e.config.Tiers.Cancel(t)
+	} else {
+		l.e.config.Transfers.Cancel(t, now)
 	}
 }
 
@@ -300,17 +379,18 @@ func (l *loop) submit(t *Task, now time.Time) {
 	q := sched.Request{
 		ID: t.id, Ref: t, Prompt: r.Tokens, Resumed: r.Resume,
 		MaxTokens: len(r.Resume) + max(t.Room, 1), Priority: r.Priority, Deadline: r.Deadline,
-		Root: r.Root, PromptLogits: r.Sampling.PromptLogprobs,
+		Root: r.Root, PromptLogits: r.Sampling.PromptLogprobs, Blocks: tokens.Known(r, l.e.config.Sched.BlockSize),
 	}
 	switch {
 	case r.Prefill:
 		q.MaxTokens = len(r.Resume) + 1
 		if t.keeps = t.Room > 1; t.keeps {
-			q.Hold = l.e.config.Lease
+			q.Hold = l.hold()
 		}
 	case len(r.Handover) > 0 && l.e.config.Transfers != nil:
 		q.External = l.e.config.Transfers.External(t)
 	}
+	t.tiers = q.External == 0
 	err := l.s.Submit(q, now)
 	if err != nil {
 		t.fail(err)
@@ -339,8 +419,7 @@ func (l *loop) handle(actions []sched.Action) {
 		case sched.Preempted:
 			l.e.config.Logger.Debug("preempted", obs.KeyRequest, t.Request.ID)
 		case sched.Load:
-			t.loading = true
-			l.e.config.Transfers.Begin(t, a.Start, a.Tokens, time.Now())
+			l.begin(t, &a)
 		case sched.Ended:
 			switch {
 			case t.loading:
@@ -351,15 +430,11 @@ func (l *loop) handle(actions []sched.Action) {
 				l.end(t, a.Reason)
 			}
 		case sched.Leased:
-			if t.failure != nil || t.reason == dynamo.FinishStop {
-				l.over = append(l.over, ending{t, sched.ReasonFinished})
-			} else {
-				t.handOver(l.e.config.Handover(t, a.Tokens))
-			}
+			l.leased(t, &a)
 		case sched.LeaseEnded:
 			if t := l.live[a.ID]; t != nil {
 				delete(l.live, a.ID)
-				t.finish(dynamo.FinishLength)
+				t.leaseEnded()
 			}
 		}
 	}
@@ -368,14 +443,24 @@ func (l *loop) handle(actions []sched.Action) {
 	}
 }
 
+// leased tells where the KV of t is kept, or lets go of it.
+func (l *loop) leased(t *Task, kept *sched.Action) {
+	if t.failure == nil && t.reason != dynamo.FinishStop {
+		if where := l.e.config.Handover(t, kept); len(where) > 0 {
+			t.handOver(where)
+			return
+		}
+	}
+	l.over = append(l.over, ending{t, sched.ReasonFinished})
+}
+
 // letGo frees what the scheduler holds for those that have ended, and then tells
 // them.
 func (l *loop) letGo(now time.Time) {
 	for _, e := range l.over {
 		delete(l.live, e.t.id)
 		if e.t.loading {
-			e.t.loading = false
-			l.e.config.Transfers.Cancel(e.t, now)
+			l.giveUp(e.t, now)
 			l.s.KVFailed(e.t.id, now) // of one that has ended nothing follows
 		} else {
 			l.s.EndLease(e.t.id, now) // nor here: it is not live any more
@@ -392,11 +477,14 @@ func (l *loop) letGo(now time.Time) {
 func (l *loop) end(t *Task, why sched.Reason) {
 	switch why {
 	case sched.ReasonFinished:
-		if t.failure != nil {
+		switch {
+		case t.failure != nil:
 			t.fail(t.failure)
-			return
+		case t.yielded:
+			t.fail(leaving())
+		default:
+			t.finish(t.reason)
 		}
-		t.finish(t.reason)
 	case sched.ReasonDeadline:
 		t.fail(engine.DeadlineError(nil))
 	case sched.ReasonFailed:
@@ -461,7 +549,10 @@ func (l *loop) broken(v any) {
 	for id, t := range l.live {
 		delete(l.live, id)
 		if t.loading {
-			l.e.config.Transfers.Cancel(t, time.Now())
+			l.giveUp(t, time.Now())
+		}
+		if t.kept && l.e.config.Loans != nil {
+			l.e.config.Loans.Recall(t)
 		}
 		t.fail(failure)
 	}

@@ -30,7 +30,10 @@ type Task struct {
 	failure error               // why it ends without one
 	keeps   bool                // its KV is kept when its id is drawn
 	kept    bool                // it is: the scheduler knows a lease alone
+	yielded bool                // it is, because the engine has given the request up
 	loading bool                // KV is being brought into its blocks
+	tiers   bool                // by Tiers, if it is, not by Transfers
+	brought int                 // the ids that is for
 
 	// ready holds a token when there may be something to take. Its one place makes
 	// any number of signals one wake.
@@ -138,6 +141,13 @@ func (t *Task) openLocked() {
 	t.mu.mail.cached, t.mu.mail.prompt = t.cached, t.Prompt
 }
 
+// opened reports whether the first mail was posted.
+func (t *Task) opened() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.mu.opened
+}
+
 // handOver tells the reader where the task's KV is kept.
 func (t *Task) handOver(where []byte) {
 	t.mu.Lock()
@@ -145,6 +155,15 @@ func (t *Task) handOver(where []byte) {
 	t.kept = true
 	t.mu.mail.handover = where
 	t.signal()
+}
+
+// leaseEnded ends a task whose KV is kept no longer.
+func (t *Task) leaseEnded() {
+	if t.yielded {
+		t.fail(leaving())
+		return
+	}
+	t.finish(dynamo.FinishLength)
 }
 
 // finish ends the task well. The loop holds nothing for it any more.

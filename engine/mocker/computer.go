@@ -97,17 +97,12 @@ func (c *computer) duration(b *sched.Batch) time.Duration {
 	for i := range b.Entries {
 		e := &b.Entries[i]
 		t := e.Ref.(*loop.Task)
-		// What was brought of a block that is not full is computed again for lack of
-		// another way, and takes no time.
-		present := t.State.(*plan).source.present
-		begin := max(e.Start, min(present, e.Start+len(e.Tokens)-1))
-		n := e.Start + len(e.Tokens) - begin
-		if n == 1 && e.Sample && (e.Output > len(t.Request.Resume) || present > 0) {
+		if len(e.Tokens) == 1 && e.Sample && (e.Output > len(t.Request.Resume) || t.State.(*plan).source.present) {
 			m.Decodes++
-			m.KVTokens += begin + 1
+			m.KVTokens += e.Start + 1
 			continue
 		}
-		m.Chunks = append(m.Chunks, perfmodel.Chunk{New: n, Context: begin})
+		m.Chunks = append(m.Chunks, perfmodel.Chunk{New: len(e.Tokens), Context: e.Start})
 	}
 	seconds := c.config.Model.StepSeconds(m) / c.config.Speedup
 	if len(m.Chunks) == 0 {

@@ -58,7 +58,8 @@ type Config struct {
 	PreemptFirst bool
 	// Role is engine.RolePrefill, engine.RoleDecode or empty for both. With
 	// RolePrefill the engine also answers requests with Prefill, and keeps their KV
-	// until they are ended or Lease has passed; with any, it takes the KV of requests
+	// until they are ended or Lease has passed; with any, it hands over what HandOver has
+	// it give up, and takes the KV of requests
 	// with Handover from there instead of computing it, but for prompts shorter than a
 	// block. Defaults empty and 5 minutes. (--disaggregation-mode)
 	Role  string

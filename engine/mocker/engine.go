@@ -76,10 +76,7 @@ func New(c Config) (*Engine, error) {
 	for i := range c.Ranks {
 		r := &rank{computer: &computer{config: &e.config, card: e.card, rank: i}}
 		lc := loop.Config{Card: e.card, Sched: c.scheduler(), Computer: r.computer, Stalled: r.computer.stalled, Idle: r.computer.idle, Logger: c.Logger}
-		lc.Transfers = &link{config: &e.config}
-		if c.Role == engine.RolePrefill {
-			lc.Handover, lc.Lease = r.computer.handOver, c.Lease
-		}
+		lc.Transfers, lc.Handover, lc.Lease = &link{config: &e.config}, r.computer.handOver, c.Lease
 		if c.Events != nil {
 			lc.Events = (&spoiler{config: &e.config, rank: i}).tell
 		}
@@ -198,6 +195,13 @@ func (e *Engine) Drain(ctx context.Context) error {
 		g.Go(func() error { return k.Drain(ctx) })
 	}
 	return g.Wait()
+}
+
+// HandOver gives up the requests in progress, as loop.Engine.HandOver does.
+func (e *Engine) HandOver() {
+	for _, k := range e.ranks {
+		k.HandOver()
+	}
 }
 
 // Stats returns the counts, summed over the ranks.

@@ -7,12 +7,13 @@ import (
 
 	"github.com/dynamo-go/dynamo"
 	"github.com/dynamo-go/dynamo/engine/loop"
+	"github.com/dynamo-go/dynamo/engine/sched"
 	"github.com/dynamo-go/dynamo/obs"
 )
 
-// handover is what a mocker with the role prefill says of the KV it keeps for a
-// request (dynamo.Chunk.Handover): a JSON object. Who wants the KV reads how much of
-// it there is and for how long; the rest is for people.
+// handover is what a mocker says of the KV it keeps for a request
+// (dynamo.Chunk.Handover): a JSON object. Who wants the KV reads how much of it there is
+// and for how long; the rest is for people.
 type handover struct {
 	Engine  string           `json:"engine"` // engineName
 	Worker  string           `json:"worker"`
@@ -25,11 +26,11 @@ type handover struct {
 	LeaseSeconds  float64 `json:"lease_seconds"`
 }
 
-// handOver tells of the KV of the first n ids of t, for as long as it is kept.
-func (c *computer) handOver(t *loop.Task, n int) []byte {
+// handOver tells of the KV that is kept of t, for as long as it is.
+func (c *computer) handOver(t *loop.Task, kept *sched.Action) []byte {
 	b, err := json.Marshal(&handover{
 		Engine: engineName, Worker: c.config.Worker.String(), Epoch: c.config.Epoch, Rank: c.rank, Request: t.Request.ID,
-		Tokens: n, BytesPerToken: c.config.KVBytesPerToken, LeaseSeconds: c.config.Lease.Seconds(),
+		Tokens: kept.Tokens, BytesPerToken: c.config.KVBytesPerToken, LeaseSeconds: c.config.Lease.Seconds(),
 	})
 	if err != nil {
 		panic("BUG: mocker: a handover cannot be written: " + err.Error())
@@ -43,9 +44,8 @@ type source struct {
 	until                 time.Time // it is kept so long
 	// taken says that it was brought once, after which it is not kept any more.
 	taken bool
-	// present is the number of leading ids whose KV need not be computed because it
-	// was brought; the last of them may be in a block that is not full.
-	present int
+	// present says that it was brought, and is here.
+	present bool
 }
 
 // source reads the handover of r, which has just come. It is the zero source if

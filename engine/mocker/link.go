@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/dynamo-go/dynamo/engine/loop"
+	"github.com/dynamo-go/dynamo/engine/sched"
 )
 
 // link is what KV comes over: one for each rank, as each has devices of its own. All
@@ -38,9 +39,9 @@ var _ loop.Transfers = (*link)(nil)
 func (l *link) External(t *loop.Task) int { return t.State.(*plan).source.tokens }
 
 // Begin implements loop.Transfers.
-func (l *link) Begin(t *loop.Task, start, n int, now time.Time) {
+func (l *link) Begin(t *loop.Task, a *sched.Action, now time.Time) {
 	s := &t.State.(*plan).source
-	s.present = 0
+	s.present = false
 	if s.taken || now.After(s.until) {
 		l.ended = append(l.ended, transfer{t: t, fail: true})
 		return
@@ -48,7 +49,7 @@ func (l *link) Begin(t *loop.Task, start, n int, now time.Time) {
 	s.taken = true
 	tokens := s.tokens
 	if l.config.TransferTiming == TimeMissing {
-		tokens -= start
+		tokens -= a.Start
 	}
 	size := float64(tokens) * float64(s.bytesPerToken)
 	if l.config.bandwidth() == 0 {
@@ -76,8 +77,7 @@ func (l *link) Ended(now time.Time) (*loop.Task, bool) {
 	tr := l.ended[0]
 	l.ended = slices.Delete(l.ended, 0, 1)
 	if !tr.fail {
-		s := &tr.t.State.(*plan).source
-		s.present = s.tokens
+		tr.t.State.(*plan).source.present = true
 	}
 	return tr.t, !tr.fail
 }

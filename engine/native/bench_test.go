@@ -4,10 +4,13 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/dynamo-go/dynamo"
 	"github.com/dynamo-go/dynamo/engine/native/model"
 	"github.com/dynamo-go/dynamo/internal/fixture"
+	"github.com/dynamo-go/dynamo/kvbm"
+	"github.com/dynamo-go/dynamo/kvbm/tier"
 )
 
 const benchSteps = 32
@@ -134,6 +137,62 @@ func BenchmarkTurn(b *testing.B) {
 				all.Wait()
 			}
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*100*n), "ns/token")
+		})
+	}
+}
+
+// BenchmarkFirstToken asks two prompts of 1,009 ids in turn of an engine whose cache
+// holds one: the first token comes after computing all, or after the KV of 1,008 has come
+// from a tier.
+func BenchmarkFirstToken(b *testing.B) {
+	m := loadModel(b, fixture.SmolLM2(b), model.Int8, 2)
+	g := Geometry(m)
+	size := int64(150 * g.FrameBytes())
+	for _, mode := range []struct {
+		name   string
+		blocks int
+		change func(*tier.Config)
+	}{
+		{"computed", 66, nil},
+		{"device", 200, nil},
+		{"host", 66, func(c *tier.Config) { c.Tiers.Host.Bytes = size }},
+		{"disk", 66, func(c *tier.Config) {
+			c.Tiers.Disk.Bytes, c.Tiers.Disk.Policy, c.DiskDir = size, kvbm.PolicyAlways, b.TempDir()
+		}},
+		{"remote", 66, func(c *tier.Config) { c.Tiers.Remote.Bytes, c.RemoteDir = size, b.TempDir() }},
+	} {
+		b.Run(mode.name, func(b *testing.B) {
+			e := serveModel(b, m, func(c *Config) {
+				c.Blocks = mode.blocks
+				if mode.change != nil {
+					c.Tiers = startTiers(b, m, mode.change)
+				}
+			})
+			ask := func(i int) (cached int) {
+				ids := make([]dynamo.TokenID, 1009)
+				for j := range ids {
+					ids[j] = dynamo.TokenID(1000 + (i*7919+j*j*31)%40000)
+				}
+				for c, err := range e.Generate(b.Context(), &dynamo.Request{Tokens: ids, MaxTokens: 1}) {
+					if err != nil {
+						b.Fatal(err)
+					}
+					cached = max(cached, c.Cached)
+				}
+				return cached
+			}
+			for range 4 { // stores without a host tier take some blocks at a time
+				ask(0)
+				ask(1)
+				time.Sleep(300 * time.Millisecond)
+			}
+			n, cached := 0, 0
+			for b.Loop() {
+				cached += ask(n % 2)
+				n++
+			}
+			b.ReportMetric(float64(cached)/float64(n), "cached")
+			b.ReportMetric(b.Elapsed().Seconds()*1000/float64(n), "ms/token1")
 		})
 	}
 }

@@ -2,6 +2,7 @@ package native
 
 import (
 	"context"
+	"errors"
 	"math"
 
 	"github.com/dynamo-go/dynamo"
@@ -15,6 +16,8 @@ type computer struct {
 	forward forward
 	sampler sampler
 	eos     []dynamo.TokenID
+	tiers   *tiered       // or nil
+	moves   *exchange     // or nil
 	shared  []sched.Entry // the entries that are computed together
 	where   []int         // their indices in the batch
 	raw     []float32     // a row as the model gave it
@@ -25,6 +28,12 @@ var _ loop.Computer = (*computer)(nil)
 // Begin implements loop.Computer.
 func (c *computer) Begin(r *dynamo.Request) any {
 	q := newQuery(r, c.eos)
+	if c.tiers != nil {
+		q.kept = c.tiers.name(r)
+	}
+	if c.moves != nil {
+		q.source = c.moves.fetcher.read(r)
+	}
 	return &q
 }
 
@@ -41,11 +50,13 @@ func (c *computer) Compute(_ context.Context, b *sched.Batch, results []sched.Re
 			return err
 		}
 	}
-	if len(c.shared) == 0 {
-		return nil
+	if len(c.shared) > 0 {
+		if err := c.forward.run(c.shared); err != nil {
+			return err
+		}
 	}
-	if err := c.forward.run(c.shared); err != nil {
-		return err
+	if c.moves != nil {
+		c.moves.lender.computed(b)
 	}
 	row := 0
 	for i := range c.shared {
@@ -62,7 +73,16 @@ func (c *computer) Compute(_ context.Context, b *sched.Batch, results []sched.Re
 }
 
 // Close implements loop.Computer.
-func (c *computer) Close() error { return c.forward.close() }
+func (c *computer) Close() error {
+	if c.tiers != nil {
+		c.tiers.close()
+	}
+	err := c.forward.close()
+	if c.moves != nil {
+		err = errors.Join(err, c.moves.close())
+	}
+	return err
+}
 
 // score computes an entry of a request for prompt logprobs.
 func (c *computer) score(e *sched.Entry, result *sched.Result) error {

@@ -10,6 +10,7 @@ import (
 	"github.com/dynamo-go/dynamo/engine"
 	"github.com/dynamo-go/dynamo/engine/sched"
 	"github.com/dynamo-go/dynamo/kvbm"
+	"github.com/dynamo-go/dynamo/kvbm/tier"
 )
 
 // Config describes an engine.
@@ -43,6 +44,15 @@ type Config struct {
 	// Aging is the waiting time worth one step of priority; 0 makes priorities
 	// strict. Default 10 s.
 	Aging time.Duration
+	// Tiers keeps KV below the KV cache and brings it back, for any number of engines of
+	// one model; its geometry is Geometry of the model. Whoever made it runs it, beside
+	// the engine. nil: what the cache loses is computed again.
+	Tiers *tier.Mover
+	// Role is engine.RolePrefill, engine.RoleDecode or empty, as in engine.Card.
+	Role string
+	// Exchange gives KV to other engines and takes theirs. nil: prompts that others
+	// computed are computed again, and there is no role prefill.
+	Exchange *Exchange
 	// Observe hears of each step, as loop.Config.Observe does. nil: nobody does.
 	Observe func(actions []sched.Action, b *sched.Batch)
 	// Logger receives what an operator should know; nil discards it.
@@ -87,6 +97,12 @@ func (c Config) Validate() error {
 	}
 	if c.Aging < 0 || c.Aging > sched.MaxAging {
 		fault("the aging of priorities is %v; it must be 0 (strict priorities) to %v", c.Aging, sched.MaxAging)
+	}
+	if c.Role == engine.RolePrefill && c.Exchange == nil {
+		fault("--disaggregation-mode %s: the engine has no way to hand KV over", c.Role)
+	}
+	if x := c.Exchange; x != nil && (x.Agent == nil || x.Lease <= 0 || x.Timeout <= 0) {
+		fault("KV is exchanged by an agent, kept for more than 0 (%v) and waited for longer than 0 (%v)", x.Lease, x.Timeout)
 	}
 	return errors.Join(faults...)
 }

@@ -5,8 +5,15 @@
 //
 // Laws, beside those of engine.Engine and engine/loop:
 //   - The ids of a request depend on the request and the model alone: not on what
-//     else is in the batch, on how its prompt was cut, on what the cache held or
-//     on whether it was preempted.
+//     else is in the batch, on how its prompt was cut, on what the cache held, on
+//     whether it was preempted, or on which engine of the model computed its KV.
+//   - KV that it gives to other engines (Exchange) is lent block by block, to be read,
+//     and no block is used again while somebody may read it. What it takes from others
+//     is used when its bytes are those that were lent, for these ids, by an engine of
+//     the same model, arithmetic and layout; whatever else happens, it computes.
+//
+// Goroutines beside the loop's, with an Exchange: one for each request whose KV is on its
+// way here, and one for each whose blocks are read still though they were recalled.
 package native
 
 import (
@@ -22,18 +29,35 @@ type Engine struct{ *loop.Engine }
 
 var _ engine.Engine = (*Engine)(nil)
 
-// build puts an engine together, of a valid config whose Blocks is set.
-func build(c Config, card engine.Card, f forward) (*Engine, error) {
+// build puts an engine together, of a valid config whose Blocks is set. There need not
+// be tiers, nor others to exchange KV with.
+func build(c Config, card engine.Card, f forward, tiers *tiered, moves *exchange) (*Engine, error) {
 	k, err := kernel.New(kernel.Best())
 	if err != nil {
 		return nil, fmt.Errorf("choose the sampler's kernels: %w", err)
 	}
-	e, err := loop.New(loop.Config{
-		Card: card, Sched: c.scheduler(&card), Computer: &computer{forward: f, sampler: sampler{kernels: k}, eos: card.EOS},
+	lc := loop.Config{
+		Card: card, Sched: c.scheduler(&card), Computer: &computer{forward: f, sampler: sampler{kernels: k}, eos: card.EOS, tiers: tiers, moves: moves},
 		Logger: c.Logger, Events: c.Events, Observe: c.Observe,
-	})
+	}
+	if tiers != nil {
+		lc.Tiers = tiers
+	}
+	if moves != nil {
+		lc.Transfers, lc.Handover, lc.Loans, lc.Lease = moves.fetcher, moves.lender.handOver, moves.lender, moves.Lease
+	}
+	e, err := loop.New(lc)
 	if err != nil {
 		return nil, err
+	}
+	if tiers != nil {
+		tiers.wake = e.Wake
+	}
+	if moves != nil {
+		moves.wakes(e.Wake)
+		if tiers != nil {
+			tiers.wrote = moves.lender.written
+		}
 	}
 	return &Engine{e}, nil
 }

@@ -133,7 +133,7 @@ func assemble(t testing.TB, h *hashing, change func(*Config)) *Engine {
 	c := testConfig()
 	c.Blocks = len(h.kv) / testBlock
 	change(&c)
-	e, err := build(c, testCard(), h)
+	e, err := build(c, testCard(), h, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -428,7 +428,7 @@ func TestFailingStep(t *testing.T) {
 func TestDrain(t *testing.T) {
 	h := newHashing(t, 100)
 	open := h.gate(5)
-	e, err := build(testConfig(), testCard(), h)
+	e, err := build(testConfig(), testCard(), h, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -479,7 +479,7 @@ func TestDrain(t *testing.T) {
 
 // TestTakenBack ends requests that the loop has not seen.
 func TestTakenBack(t *testing.T) {
-	e, err := build(testConfig(), testCard(), newHashing(t, 400))
+	e, err := build(testConfig(), testCard(), newHashing(t, 400), nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -502,7 +502,7 @@ func TestTakenBack(t *testing.T) {
 func TestStop(t *testing.T) {
 	h := newHashing(t, 400)
 	h.delay = time.Millisecond
-	e, err := build(testConfig(), testCard(), h)
+	e, err := build(testConfig(), testCard(), h, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -32,13 +32,20 @@ func New(c Config, m *model.Model) (*Engine, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	cache, err := reserve(&c, m)
+	cache, moves, err := reserve(&c, m)
 	if err != nil {
 		return nil, err
 	}
-	e, err := build(c, describe(&c, m.Config()), &modelForward{model: m, cache: cache})
+	var e *Engine
+	tiers, err := newTiered(&c, m, cache)
+	if err == nil {
+		e, err = build(c, describe(&c, m.Config()), &modelForward{model: m, cache: cache}, tiers, moves)
+	}
 	if err != nil {
 		_ = cache.Close() // the error that matters is the other
+		if moves != nil {
+			_ = moves.close()
+		}
 		return nil, err
 	}
 	if length := m.Config().ContextLength; e.Card().ContextLength < length && c.Logger != nil {
@@ -47,27 +54,28 @@ func New(c Config, m *model.Model) (*Engine, error) {
 	return e, nil
 }
 
-// reserve makes the KV cache and sets c.Blocks to its size.
-func reserve(c *Config, m *model.Model) (*model.Cache, error) {
-	if c.Blocks > 0 {
-		return m.NewCache(c.Blocks)
-	}
-	probe, err := m.NewCache(1)
-	if err != nil {
-		return nil, err
-	}
-	per := int64(probe.BlockBytes())
-	if err := probe.Close(); err != nil {
-		return nil, fmt.Errorf("measure a block of the KV cache: %w", err)
-	}
-	if c.CacheBytes < per {
-		return nil, &dynamo.Error{
+// reserve makes the KV cache and sets c.Blocks to its size. Others may read it, if the
+// configuration says so.
+func reserve(c *Config, m *model.Model) (*model.Cache, *exchange, error) {
+	per := int64(m.BlockBytes())
+	if c.Blocks == 0 && c.CacheBytes < per {
+		return nil, nil, &dynamo.Error{
 			Kind:    dynamo.KindInvalid,
 			Message: fmt.Sprintf("--kv-cache-bytes is %d, and a single block of %d tokens takes %d bytes; choose many times that", c.CacheBytes, model.BlockSize, per),
 		}
 	}
-	c.Blocks = int(min(c.CacheBytes/per, kvbm.MaxBlocks))
-	return m.NewCache(c.Blocks)
+	if c.Blocks == 0 {
+		c.Blocks = int(min(c.CacheBytes/per, kvbm.MaxBlocks))
+	}
+	if c.Exchange != nil {
+		x, err := newExchange(c, m)
+		if err != nil {
+			return nil, nil, err
+		}
+		return x.cache, x, nil
+	}
+	cache, err := m.NewCache(c.Blocks)
+	return cache, nil, err
 }
 
 // describe is the card of a model served under c.
@@ -81,9 +89,9 @@ func describe(c *Config, m model.Config) engine.Card {
 		eos = c.EOS
 	}
 	return engine.Card{
-		Model: c.Name, Engine: "native", Revision: m.Revision, NumericClass: m.NumericClass,
+		Model: c.Name, Engine: engineName, Revision: m.Revision, NumericClass: m.NumericClass,
 		ContextLength: length, BlockSize: model.BlockSize, VocabSize: m.Vocab, EOS: eos,
-		MaxTopLogprobs: MaxTopLogprobs, PromptLogprobs: true, Sampling: true, Resume: true, ResumeSeeded: true,
+		MaxTopLogprobs: MaxTopLogprobs, PromptLogprobs: true, Sampling: true, Resume: true, ResumeSeeded: true, Role: c.Role,
 	}
 }
 

@@ -1,5 +1,7 @@
 package native
 
+import "time"
+
 // The limits of this package, and what happens at each.
 const (
 	// MaxTopLogprobs is the largest number of alternatives beside an id's
@@ -8,4 +10,35 @@ const (
 	// scoreTokens is the number of prompt positions whose logits are held at a
 	// time; longer chunks of a request for prompt logprobs are computed in pieces.
 	scoreTokens = 64
+)
+
+const (
+	// measureTokens is the least number of tokens of a step that tells what it costs to
+	// compute a prompt; measureSteps is the number of steps that is averaged over.
+	measureTokens = 32
+	measureSteps  = 8
+	// touchBlocks is the number of blocks that a request fills before all of its blocks
+	// count as used again.
+	touchBlocks = 8
+)
+
+const (
+	// maxHandoverBlocks bounds the blocks that a handover tells of, so that it stays below
+	// engine.MaxHandoverBytes; what is behind them is computed again.
+	maxHandoverBlocks = 8192
+	// maxLoan is how long a block is lent at most, whoever needs it; then it is closed.
+	maxLoan = 24 * time.Hour
+	// partBytes is how much KV is asked for at once, and checked while more comes.
+	partBytes = 4 << 20
+	// minBandwidth is the bytes a second at which KV has to come, beyond Exchange.Timeout;
+	// what comes slower is computed.
+	minBandwidth = 256 << 20
+	// linger is how long blocks stay open that nobody needs lent any more.
+	linger = 20 * time.Millisecond
+	// closeTimeout is how long an engine that ends waits for those that read its KV.
+	closeTimeout = 2 * time.Second
+	// maxPeers bounds the engines that are remembered; beyond it those go that were not
+	// asked for KV for peerIdle.
+	maxPeers = 64
+	peerIdle = 5 * time.Minute
 )

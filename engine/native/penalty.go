@@ -13,6 +13,9 @@ type query struct {
 	r     *dynamo.Request
 	stops []dynamo.TokenID // ids that end the answer
 	count *counts          // nil without penalties
+	kept  kept             // for the tiers below the cache
+	// source is where another engine keeps its KV; nil: nowhere.
+	source *source
 }
 
 func newQuery(r *dynamo.Request, eos []dynamo.TokenID) query {

@@ -144,6 +144,7 @@ func (s *Scheduler) admit() {
 		if !ok {
 			break
 		}
+		s.ask(q, found)
 		if s.comesSoon(q, found) {
 			if len(s.deferred) == maxDeferred {
 				break
@@ -187,10 +188,28 @@ func (s *Scheduler) fits(q *sequence) (found int, ok bool) {
 	return found, true
 }
 
-// comesSoon reports whether a running sequence is computing what q needs next, so
-// that q had better take it from the pool when it is there.
+// ask learns for how many tokens of q KV can be brought.
+func (s *Scheduler) ask(q *sequence, found int) {
+	if q.asks == 0 {
+		return
+	}
+	size := s.config.BlockSize
+	n := s.config.External(q.ref, found*size)
+	q.external = min(max(n, 0), q.chain.Len()-1) / size * size
+}
+
+// comesSoon reports whether a running sequence is computing what q needs next, or has
+// it brought, so that q had better take it from the pool when it is there.
 func (s *Scheduler) comesSoon(q *sequence, found int) bool {
-	if !s.config.PrefixCaching || !q.mayShare() || q.external > found*s.config.BlockSize {
+	if !s.config.PrefixCaching || !q.mayShare() {
+		return false
+	}
+	if q.asks > 0 && slices.ContainsFunc(s.running, func(r *sequence) bool {
+		return r.phase == phaseLoading && !r.ended && q.awaitsLoad(r, found)
+	}) {
+		return true
+	}
+	if q.external > found*s.config.BlockSize {
 		return false
 	}
 	return slices.ContainsFunc(s.running, func(r *sequence) bool {
@@ -214,19 +233,19 @@ func (s *Scheduler) place(q *sequence) {
 		q.loading = append(q.loading, b)
 		q.table = append(q.table, b.ID())
 	}
-	if n := len(q.table); n > first {
-		q.phase = phaseLoading
-		s.stats.Loads++
-		s.act(Action{
-			Kind: Load, ID: q.id, Ref: q.ref, Blocks: q.table[first:n:n],
-			Start: first * s.config.BlockSize, Tokens: (n - first) * s.config.BlockSize,
-		})
-	}
+	start, end := first*s.config.BlockSize, q.external
 	for len(q.table) < s.blocks(q.chain.Len()) {
 		if !q.grow(s.pool) {
 			panic("BUG: sched: no block for what fits")
 		}
 	}
+	if end <= start {
+		return
+	}
+	n := s.blocks(end)
+	q.phase = phaseLoading
+	s.stats.Loads++
+	s.act(Action{Kind: Load, ID: q.id, Ref: q.ref, Blocks: q.table[first:n:n], Start: start, Tokens: end - start})
 }
 
 // blocks is the number of blocks n tokens take.
@@ -290,7 +309,7 @@ func (s *Scheduler) finish(q *sequence, now time.Time) {
 	}
 	leased := Action{
 		Kind: Leased, ID: q.id, Ref: q.ref, Blocks: q.table[:len(q.table):len(q.table)],
-		Tokens: q.computed, Expires: now.Add(q.hold),
+		Tokens: q.computed, IDs: q.chain.part(0, q.computed), Expires: now.Add(q.hold),
 	}
 	q.lease(s.pool, leased.Expires)
 	s.end(q, ReasonFinished)

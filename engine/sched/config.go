@@ -44,6 +44,11 @@ type Config struct {
 	// blocks are known: Request.Length and Blocks stand for ids. For simulations.
 	// Default false.
 	HashOnly bool
+	// External, if set, is asked when a sequence is about to get its blocks, of which
+	// the pool has those of the first found tokens: for how many leading tokens can the
+	// shell bring the KV? It replaces Request.External for requests that have none. It
+	// is not asked after two loads of the sequence failed. Default nil.
+	External func(ref any, found int) int
 	// Events says whether KV events are recorded for Scheduler.Events. Default
 	// false.
 	Events bool

@@ -8,7 +8,7 @@
 // go in, actions come out. One goroutine owns it; the shell's loop is
 //
 //	for {
-//		// take in what happened: Submit, Cancel, KVArrived, KVFailed, EndLease
+//		// take in what happened: Submit, Cancel, Yield, KVArrived, KVFailed, EndLease
 //		batch, actions := s.Next(now)
 //		// handle actions
 //		if batch == nil {
@@ -84,7 +84,16 @@
 // action; the sequence holds its blocks and a place among the running until the
 // shell reports KVArrived (it goes on) or KVFailed (it computes them itself). The
 // shell reports exactly one of them for each Load, also when the sequence ended
-// meanwhile: until then its blocks may be written to and are not used again.
+// meanwhile: until then its blocks may be written to and are not used again. The last of
+// these tokens may lie in a block that is not full; it is the sequence's own.
+//
+// The other way round, a request may have its KV kept when it ends (Request.Hold), and a
+// running one can be given up with its KV (Yield): the shell has it read and says EndLease.
+//
+// With Config.External the shell is asked at that moment instead, for what lies in
+// tiers below the pool: what is there changes while sequences wait. Of several
+// sequences that need the block which one of them is having loaded, the others wait for
+// it and find it in the pool. After failed loads the shell is asked again, but not often.
 //
 // # Simulations
 //

@@ -10,8 +10,8 @@ import (
 func (s *Scheduler) refuse(r *Request) error {
 	longest := s.config.maxLen()
 	switch n := r.length(&s.config); {
-	case s.config.HashOnly && (len(r.Prompt)+len(r.Resumed)+r.External > 0 || r.PromptLogits || len(r.Blocks) != n/s.config.BlockSize):
-		return &dynamo.Error{Kind: dynamo.KindInvalid, Message: fmt.Sprintf("a request to a scheduler of hashes has a length and a block for each %d tokens of it, and nothing to resume, load or score", s.config.BlockSize)}
+	case s.config.HashOnly && (len(r.Prompt)+len(r.Resumed) > 0 || r.PromptLogits || len(r.Blocks) != n/s.config.BlockSize):
+		return &dynamo.Error{Kind: dynamo.KindInvalid, Message: fmt.Sprintf("a request to a scheduler of hashes has a length and a block for each %d tokens of it, and nothing to resume or score", s.config.BlockSize)}
 	case n == 0:
 		return &dynamo.Error{Kind: dynamo.KindInvalid, Message: "the prompt is empty; send at least one token"}
 	case n >= longest && longest < s.config.MaxContext:

@@ -14,6 +14,9 @@ const (
 	MaxStepTokens = 1 << 20
 	// retryAfter is the hint of a full queue.
 	retryAfter = time.Second
+	// maxLoadFailures is the number of failed loads after which a sequence computes what
+	// Config.External could bring.
+	maxLoadFailures = 2
 	// shareTokens is the least common prefix, in tokens, for which a sequence waits
 	// for another that computes it.
 	shareTokens = 64

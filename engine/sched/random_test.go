@@ -65,6 +65,11 @@ func fingerprints(root dynamo.CacheRoot, ids []dynamo.TokenID) (out []uint64) {
 func sample(f uint64) (dynamo.TokenID, bool) { return dynamo.TokenID(f >> 60), f>>32&31 == 0 }
 
 func newShell(t testing.TB, c sched.Config, draw func(n int) int) *shell {
+	if draw(2) == 0 { // tiers below the pool, which have this or that
+		c.External = func(ref any, found int) int {
+			return min(found*draw(2)+draw(c.MaxContext), len(ref.(*job).r.Prompt))
+		}
+	}
 	s, err := sched.New(c)
 	if err != nil {
 		t.Fatal(err)

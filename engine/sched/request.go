@@ -18,6 +18,9 @@ type Request struct {
 	// Prompt is not empty. Resumed holds ids generated elsewhere: they follow the
 	// prompt and count as output.
 	Prompt, Resumed []dynamo.TokenID
+	// Blocks are the identities of the Prompt's first full blocks, as far as somebody
+	// has hashed them already; the others are hashed here.
+	//
 	// Length and Blocks are, with Config.HashOnly, all that there is of the prompt:
 	// its tokens and the identities of its full blocks. Key makes those of the blocks
 	// that output fills, which match nobody's with another Key.
@@ -103,12 +106,13 @@ const (
 	// Preempted: it lost its blocks and waits again.
 	Preempted
 	// Load: bring the KV of positions Start to Start+Tokens into Blocks, the blocks
-	// of these positions alone, and report KVArrived or KVFailed.
+	// of these positions alone, and report KVArrived or KVFailed. The last block may be
+	// one that is not full.
 	Load
 	// Ended: the last of a sequence, for Reason.
 	Ended
-	// Leased: the KV of positions 0 to Tokens stays in Blocks until Expires or
-	// EndLease.
+	// Leased: the KV of positions 0 to Tokens, which are those of IDs, stays in Blocks
+	// until Expires or EndLease.
 	Leased
 	// LeaseEnded: it is gone.
 	LeaseEnded
@@ -147,6 +151,7 @@ type Action struct {
 	Start  int
 	Tokens int
 	Blocks []int32
+	IDs    []dynamo.TokenID // missing with Config.HashOnly
 	// Expires is the end of a lease.
 	Expires time.Time
 }

@@ -111,7 +111,8 @@ func (s *Scheduler) KVArrived(id ID, now time.Time) []Action {
 		q.held = append(q.held, h)
 	}
 	q.loading = q.loading[:0]
-	q.computed = len(q.held) * s.config.BlockSize
+	// The last of what was brought may lie in a block that is not full.
+	q.computed = max(len(q.held)*s.config.BlockSize, q.external)
 	q.phase = phaseRunning
 	if q.ended {
 		s.drop(q)
@@ -130,6 +131,7 @@ func (s *Scheduler) KVFailed(id ID, now time.Time) []Action {
 		return s.actions
 	}
 	q.external = 0
+	q.asks = max(q.asks-1, 0)
 	s.requeue(q)
 	return s.actions
 }
@@ -149,6 +151,19 @@ func (s *Scheduler) EndLease(id ID, now time.Time) []Action {
 	s.actions = s.actions[:0]
 	if s.pool.EndLease(kvbm.LeaseID(id)) {
 		s.act(Action{Kind: LeaseEnded, ID: id})
+	}
+	return s.actions
+}
+
+// Yield ends a running sequence, between two steps, with its answer incomplete, and keeps
+// its KV for so long. One that is not running, or of which nothing is computed, is left
+// alone.
+func (s *Scheduler) Yield(id ID, hold time.Duration, now time.Time) []Action {
+	s.settle()
+	s.actions = s.actions[:0]
+	if q := s.live[id]; q != nil && q.phase == phaseRunning && q.inFlight == 0 && q.computed > 0 {
+		q.hold = hold
+		s.finish(q, now)
 	}
 	return s.actions
 }

@@ -60,6 +60,10 @@ func (sc *script) run(t *testing.T, d *datadriven.TestData) string {
 		return ""
 	case "cancel":
 		return sc.actions(sc.s.Cancel(id, sc.now))
+	case "yield":
+		hold := 0
+		d.ScanArgs(t, "hold", &hold)
+		return sc.actions(sc.s.Yield(id, time.Duration(hold)*time.Second, sc.now))
 	case "arrived":
 		return sc.actions(sc.s.KVArrived(id, sc.now))
 	case "failed":

@@ -30,6 +30,7 @@ type sequence struct {
 	promptLogits bool
 	delivered    int // positions whose prompt logits were delivered
 	external     int // leading tokens to be loaded
+	asks         int // how often Config.External may still be asked in vain
 
 	// What every step of a stretch looks at lies together.
 	phase phase
@@ -88,13 +89,17 @@ func (q *sequence) start(r *Request, c *Config) {
 	} else {
 		q.chain.Reset(r.Root, c.BlockSize)
 		q.chain.reserve(min(n+n/2+c.BlockSize, q.maxLen))
-		q.chain.Append(r.Prompt...)
+		q.chain.AppendKnown(r.Prompt, r.Blocks)
 		q.chain.Append(r.Resumed...)
 	}
-	q.external = min(max(r.External, 0), n-1) / c.BlockSize * c.BlockSize
+	q.external = min(max(r.External, 0), n-1)
 	q.promptLogits, q.delivered = r.PromptLogits, 0
+	q.asks = 0
+	if c.External != nil && c.PrefixCaching && r.External == 0 {
+		q.asks = maxLoadFailures
+	}
 	if q.promptLogits {
-		q.external = 0
+		q.external, q.asks = 0, 0
 	}
 	q.phase, q.computed, q.admissions, q.blockedAt, q.guess = phaseWaiting, 0, 0, -1, -1
 	q.inFlight, q.ended = 0, false
@@ -124,6 +129,14 @@ func (q *sequence) awaits(r *sequence, found, blockSize int) bool {
 	mine, theirs := q.chain.Blocks(), r.chain.Blocks()
 	return last < (q.chain.Len()-1)/blockSize && last < len(theirs) && r.computed < (last+1)*blockSize &&
 		mine[last].Hash == theirs[last].Hash
+}
+
+// awaitsLoad reports whether the block that q needs next, behind the found ones that it
+// has, is being loaded for r.
+func (q *sequence) awaitsLoad(r *sequence, found int) bool {
+	mine, theirs := q.chain.Blocks(), r.chain.Blocks()
+	return len(r.held) <= found && found < len(r.held)+len(r.loading) && found < len(mine) &&
+		mine[found].Hash == theirs[found].Hash
 }
 
 // content names block i of q.

@@ -178,7 +178,6 @@ func TestHashOnlyRefusals(t *testing.T) {
 	}{
 		{"ids", sched.Request{Prompt: []dynamo.TokenID{1}, Length: 1}},
 		{"resumed", sched.Request{Resumed: []dynamo.TokenID{1}, Length: 1}},
-		{"external", sched.Request{Length: 4, Blocks: block, External: 4}},
 		{"logits", sched.Request{Length: 1, PromptLogits: true}},
 		{"too few blocks", sched.Request{Length: 4}},
 		{"too many blocks", sched.Request{Length: 3, Blocks: block}},

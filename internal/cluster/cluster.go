@@ -134,6 +134,9 @@ func (c *Cluster) start(host string) error {
 	cfg.DrainTimeout, cfg.Logger = 500*time.Millisecond, c.log.With("host", host)
 	cfg.Cluster.Store, cfg.Cluster.Dial, cfg.Cluster.KeyFile = p.tether, h.Dial, c.keyFile
 	cfg.Cluster.Connections, cfg.Cluster.Routing.Mode = c.shape.Connections, c.shape.RouterMode
+	if c.shape.Split != "" {
+		cfg.Cluster.Routing.Split = c.shape.Split
+	}
 	cfg.Cluster.MigrationLimit, cfg.Cluster.WorkerWait = 50, 30*time.Second
 	cfg.Ready = func(node.Ready) { close(p.started) }
 	var l net.Listener
@@ -333,6 +336,7 @@ const (
 	metricQueued     = "dynamo_frontend_queued_requests"
 	metricBooked     = "dynamo_router_booked_requests"
 	metricWaiting    = "dynamo_router_waiting_requests"
+	metricLive       = `dynamo_engine_migrated_requests_total{class="live",outcome="completed"}`
 )
 
 // metrics reads the sums of a process's metric families of interest.
@@ -343,7 +347,7 @@ func metrics(ctx context.Context, client *http.Client, host string) (map[string]
 	}
 	sums := map[string]float64{}
 	for line := range strings.Lines(body) {
-		for _, name := range []string{metricMigrations, metricInFlight, metricQueued, metricBooked, metricWaiting} {
+		for _, name := range []string{metricMigrations, metricInFlight, metricQueued, metricBooked, metricWaiting, metricLive} {
 			rest, ok := strings.CutPrefix(line, name)
 			if !ok || rest[0] != ' ' && rest[0] != '{' {
 				continue

@@ -50,19 +50,23 @@ func TestCluster(t *testing.T) {
 			n = 100
 		}
 	}
-	requests, faults, migrations, preemptions, transfers, blocks, losses, began := 0, 0, 0, 0, 0, 0, 0, time.Now()
+	requests, faults, migrations, live, preemptions, transfers, blocks, losses, began := 0, 0, 0, 0, 0, 0, 0, 0, time.Now()
 	for _, seed := range append(kept(t), seeds(*fromFlag, n)...) {
 		o.Seed = seed
 		r := one(t, o)
 		requests, faults, migrations, preemptions = requests+r.Requests, faults+len(r.Faults), migrations+r.Migrations, preemptions+r.Preemptions
+		live += r.Live
 		transfers, blocks, losses = transfers+r.Transfers, blocks+r.Blocks, losses+r.EventsLost
 		if t.Failed() {
 			return
 		}
 	}
-	t.Logf("%d schedules, %d faults, %d requests, %d migrations, %d preemptions, %d transfers, %d blocks in indexes, %d KV events lost in %v", n, faults, requests, migrations, preemptions, transfers, blocks, losses, time.Since(began).Round(time.Millisecond))
+	t.Logf("%d schedules, %d faults, %d requests, %d migrations (%d requests with their KV), %d preemptions, %d transfers, %d blocks in indexes, %d KV events lost in %v", n, faults, requests, migrations, live, preemptions, transfers, blocks, losses, time.Since(began).Round(time.Millisecond))
 	if migrations == 0 {
 		t.Error("no request migrated: the faults have no effect")
+	}
+	if live == 0 {
+		t.Error("no request went on elsewhere with its KV")
 	}
 	if transfers == 0 {
 		t.Error("no mocker took KV from another")

@@ -36,6 +36,9 @@ type Result struct {
 	Requests int
 	// Migrations and Reconnections tell that the faults had an effect.
 	Migrations int
+	// Live are the requests that ended well after they had last gone on elsewhere with
+	// their KV.
+	Live int
 	// Preemptions are those of the mockers that lived to the end, and Transfers how
 	// often they took KV from others.
 	Preemptions, Transfers int
@@ -168,6 +171,7 @@ func (c *Cluster) quiesce(ctx context.Context, client *http.Client, res *Result)
 			continue
 		}
 		res.Migrations += int(m[metricMigrations])
+		res.Live += int(m[metricLive])
 		for _, name := range []string{metricInFlight, metricQueued, metricBooked, metricWaiting} {
 			v, ok := m[name]
 			if !ok {

@@ -106,6 +106,9 @@ func (d *draws) between(a, b time.Duration) time.Duration {
 
 func (d *draws) pick(of ...string) string { return of[d.below(len(of))] }
 
+// first is what is picked first.
+func (d draws) first(of ...string) string { return d.pick(of...) }
+
 // Shape is the size of a cluster and of its load, which a seed determines too.
 type Shape struct {
 	Frontends, Workers int
@@ -123,6 +126,7 @@ type Shape struct {
 	// others; 0: all do everything. PreemptFirst says whom they preempt, and Lost which
 	// share of the KV that is handed over does not come.
 	Prefills     int
+	Split        string // whether prompts are computed by them
 	PreemptFirst bool
 	Lost         float64
 	// Losses is how often a frontend loses KV events of a worker without noticing.
@@ -142,6 +146,7 @@ func shape(seed uint64) Shape {
 	}
 	if s.Mocker && r.below(2) == 0 {
 		s.Prefills, s.Lost = 1+r.below(s.Workers-1), float64(r.below(3))/10
+		s.Split = draws{seed: seed, key: "split"}.first("always", "always", "auto")
 	}
 	s.PreemptFirst = r.below(3) == 0
 	if i := (draws{seed: seed, key: "index"}); s.Mocker && i.below(2) == 0 {

@@ -48,4 +48,7 @@ const (
 	maxWeight = 1e6
 	// maxCost is what a cost is that is larger, or no number.
 	maxCost = 1e30
+	// minSplitTokens is how many tokens of a prompt there must be to compute for that to be
+	// worth doing elsewhere.
+	minSplitTokens = 64
 )

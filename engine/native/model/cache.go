@@ -26,6 +26,12 @@ func (m *Model) kvShape() kernel.KVShape {
 	return kernel.KVShape{Type: t, Layers: m.config.Layers, Heads: m.config.KVHeads, HeadDim: m.config.HeadDim}
 }
 
+// BlockBytes returns the bytes of one block of the model's KV cache.
+func (m *Model) BlockBytes() int { return m.kvShape().BlockBytes() }
+
+// KVType returns the type that its keys and values are stored as.
+func (m *Model) KVType() string { return m.kvShape().Type.String() }
+
 // NewCache reserves a cache of so many blocks, to be used with this model. It
 // fails with KindInvalid for an impossible number and KindExhausted when there is
 // no room. The caller closes it.
@@ -45,6 +51,22 @@ func (m *Model) NewCache(blocks int) (*Cache, error) {
 		return nil, fmt.Errorf("lay out the kv cache: %w", err)
 	}
 	return &Cache{kv: kv, mem: mem}, nil
+}
+
+// NewCacheIn lays a cache out in mem, as many blocks as fit. The memory is zeroed,
+// 64-byte aligned and the caller's, who keeps it until no Forward can come; closing the
+// cache leaves it.
+func (m *Model) NewCacheIn(mem []byte) (*Cache, error) {
+	s := m.kvShape()
+	blocks := len(mem) / s.BlockBytes()
+	if blocks < 1 {
+		return nil, invalid("%d bytes hold no block of the kv cache, which has %d: choose a larger --kv-cache-bytes", len(mem), s.BlockBytes())
+	}
+	kv, err := kernel.NewKV(s, mem[:blocks*s.BlockBytes()])
+	if err != nil {
+		return nil, fmt.Errorf("lay out the kv cache: %w", err)
+	}
+	return &Cache{kv: kv, mem: &memory{}}, nil
 }
 
 // Blocks returns the number of blocks.

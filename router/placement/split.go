@@ -1,0 +1,196 @@
+package placement
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/dynamo-go/dynamo"
+)
+
+// SplitMode says who decides whether a prompt is computed apart from its answer.
+type SplitMode uint8
+
+// The modes.
+const (
+	SplitAuto   SplitMode = iota // what is predicted to cost less
+	SplitAlways                  // apart, where there are workers for both parts
+	SplitNever                   // where the answer is, where there are workers for it
+)
+
+var splitModes = []string{SplitAuto: "auto", SplitAlways: "always", SplitNever: "never"}
+
+// String returns the mode's name.
+func (m SplitMode) String() string { return splitModes[m] }
+
+// ParseSplitMode reads a mode's name.
+func ParseSplitMode(name string) (SplitMode, error) {
+	if i := slices.Index(splitModes, name); i >= 0 {
+		return SplitMode(i), nil
+	}
+	return 0, &dynamo.Error{Kind: dynamo.KindInvalid, Message: fmt.Sprintf("%q is none of auto, always, never", name)}
+}
+
+// Quote is what a request, or a part of one, would cost at the worker that it would go to.
+type Quote struct {
+	// Found says that there is a worker that may take it; without, the rest is zero.
+	Found  bool
+	Worker dynamo.WorkerID
+	Terms  Terms
+	// New is how many tokens of the prompt the worker does not hold.
+	New int
+}
+
+// Quote is what the decision's winner makes of the request.
+func (d *Decision) Quote() (q Quote) {
+	if d.Winner == None {
+		return q
+	}
+	held := 0
+	for _, n := range d.held(d.Winner) {
+		held += n
+	}
+	return Quote{Found: true, Worker: d.Candidates[d.Winner].ID, Terms: d.Terms(d.Winner), New: max(d.Request.size()-held, 0)}
+}
+
+// millis is what it costs the request, and others that are delayed by it.
+func (q *Quote) millis() float64 {
+	t := &q.Terms
+	return t.Wait + t.Prefill + t.Load + t.Slowdown + t.Decode
+}
+
+// Parts are what is known when it is decided whether a request is split.
+type Parts struct {
+	Mode SplitMode
+	// Asked is what the request itself says.
+	Asked dynamo.RoutingMode
+	// Whole is all of it at the workers that generate answers, Decode the answer alone
+	// there, and Prefill the prompt at those that compute prompts.
+	Whole, Prefill, Decode Quote
+	// Handover is how long the KV takes from the one to the other, in milliseconds.
+	Handover float64
+}
+
+// SplitReason says why a request was split or not.
+type SplitReason uint8
+
+// The reasons.
+const (
+	SplitUnasked   SplitReason = iota // nobody decided
+	SplitByMode                       // SplitAlways or SplitNever says so
+	SplitByRequest                    // the request says so
+	SplitNoPrefill                    // no worker that computes prompts may take it
+	SplitNoDecode                     // none that generates answers may take it whole
+	SplitByCost                       // it costs less
+	SplitShort                        // there is little to compute
+)
+
+// Split is the decision whether a prompt is computed apart from its answer. It has what it
+// was decided by, in milliseconds.
+type Split struct {
+	Apart  bool
+	Reason SplitReason
+	Mode   SplitMode
+	// Whole is the worker that all of it would go to, Prefill the one that the prompt
+	// would.
+	Whole, Prefill dynamo.WorkerID
+	// WholeMillis is what it costs in one place; apart it costs PrefillMillis,
+	// HandoverMillis and DecodeMillis together.
+	WholeMillis, PrefillMillis, HandoverMillis, DecodeMillis float32
+	// New are the tokens that would be computed where the answer is.
+	New int32
+}
+
+// DecideSplit decides whether a request is split.
+func DecideSplit(p *Parts) Split {
+	s := Split{Mode: p.Mode, Whole: p.Whole.Worker, Prefill: p.Prefill.Worker, New: int32(clamp(p.Whole.New, 0, maxTokens))}
+	switch {
+	case p.Asked != dynamo.RoutingAny:
+		s.Apart, s.Reason = p.Asked == dynamo.RoutingDisaggregated, SplitByRequest
+	case p.Mode != SplitAuto:
+		s.Apart, s.Reason = p.Mode == SplitAlways, SplitByMode
+	case !p.Prefill.Found:
+		s.Reason = SplitNoPrefill
+	case !p.Whole.Found:
+		s.Apart, s.Reason = true, SplitNoDecode
+	case p.Whole.New < minSplitTokens:
+		s.Reason = SplitShort
+	default:
+		s.Reason = SplitByCost
+		s.WholeMillis, s.PrefillMillis = finite(p.Whole.millis()), finite(p.Prefill.millis())
+		s.HandoverMillis, s.DecodeMillis = finite(p.Handover), finite(p.Decode.millis())
+		s.Apart = s.PrefillMillis+s.HandoverMillis+s.DecodeMillis < s.WholeMillis
+	}
+	return s
+}
+
+// Words says what was decided and why; empty if nobody decided.
+func (s *Split) Words() string {
+	what := "prompt and answer on one worker"
+	if s.Apart {
+		what = "prompt computed apart from the answer"
+	}
+	switch s.Reason {
+	case SplitByMode:
+		return fmt.Sprintf("%s: --disaggregation %s", what, s.Mode)
+	case SplitByRequest:
+		return what + ": the request says so"
+	case SplitNoPrefill:
+		return what + ": no prefill worker may take it now"
+	case SplitNoDecode:
+		return what + ": no worker that generates answers has room for all of it"
+	case SplitShort:
+		return fmt.Sprintf("%s: %d tokens are to be computed at worker %s, which is little", what, s.New, s.Whole)
+	case SplitByCost:
+		return fmt.Sprintf("%s: %.1f ms on one worker (%s; %d tokens to compute), against %.1f ms of prefill (%s), %.1f of hand-over and %.1f of decode",
+			what, s.WholeMillis, s.Whole, s.New, s.PrefillMillis, s.Prefill, s.HandoverMillis, s.DecodeMillis)
+	}
+	return ""
+}
+
+// HandoverTime learns how long it takes until an answer goes on with KV from elsewhere: a
+// fixed time and one for each token, fitted to what was seen lately and, a little, to what
+// is assumed. The zero value has seen nothing.
+type HandoverTime struct{ n, tokens, seconds, square, product float64 }
+
+// What is assumed counts as assumedWeight handovers of no tokens and as many of
+// assumedTokens.
+const (
+	assumedWeight   = 0.1
+	assumedHandover = 3 * time.Millisecond
+	assumedPerToken = 5 * time.Microsecond
+	assumedTokens   = 4096
+	// handoverMemory is how much what was seen before counts with each one more.
+	handoverMemory = 0.98
+)
+
+// Observe takes in one handover.
+func (h *HandoverTime) Observe(tokens int, took time.Duration) {
+	for _, v := range []*float64{&h.n, &h.tokens, &h.seconds, &h.square, &h.product} {
+		*v *= handoverMemory
+	}
+	h.add(1, float64(clamp(tokens, 0, maxTokens)), max(took.Seconds(), 0))
+}
+
+func (h *HandoverTime) add(weight, tokens, seconds float64) {
+	h.n += weight
+	h.tokens += weight * tokens
+	h.seconds += weight * seconds
+	h.square += weight * tokens * tokens
+	h.product += weight * tokens * seconds
+}
+
+// Millis is how long the handover of so many tokens takes.
+func (h HandoverTime) Millis(tokens int) float64 {
+	h.add(assumedWeight, 0, assumedHandover.Seconds())
+	h.add(assumedWeight, assumedTokens, (assumedHandover + assumedTokens*assumedPerToken).Seconds())
+	slope := (h.n*h.product - h.tokens*h.seconds) / (h.n*h.square - h.tokens*h.tokens)
+	fixed := (h.seconds - slope*h.tokens) / h.n
+	switch {
+	case slope < 0:
+		slope, fixed = 0, h.seconds/h.n
+	case fixed < 0:
+		slope, fixed = h.product/h.square, 0
+	}
+	return 1e3 * (fixed + slope*float64(clamp(tokens, 0, maxTokens)))
+}
