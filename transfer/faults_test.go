@@ -325,14 +325,14 @@ func TestSilentPeer(t *testing.T) {
 	silent.Store(true)
 	begun := time.Now()
 	err = post(transfer.Options{Deadline: begun.Add(50 * time.Millisecond)}).Wait(t.Context())
-	if took := time.Since(begun); dynamo.KindOf(err) != dynamo.KindDeadline || took > time.Second {
+	if took := time.Since(begun); dynamo.KindOf(err) != dynamo.KindDeadline || took > 10*time.Second {
 		t.Errorf("%v after %v, want the deadline", err, took)
 	}
 	x := post(transfer.Options{})
 	begun = time.Now()
 	x.Cancel()
 	err = x.Wait(t.Context())
-	if took := time.Since(begun); dynamo.KindOf(err) != dynamo.KindCancelled || took > time.Second {
+	if took := time.Since(begun); dynamo.KindOf(err) != dynamo.KindCancelled || took > 10*time.Second {
 		t.Errorf("%v after %v, want it cancelled", err, took)
 	}
 	begun = time.Now()

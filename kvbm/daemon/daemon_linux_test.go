@@ -90,7 +90,7 @@ func frame(n int) []byte {
 // report waits until what the daemon says of itself is as wanted.
 func report(t *testing.T, c *daemon.Config, want func(*daemon.Report) bool) (r daemon.Report) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		var err error
 		if r, err = daemon.Ask(t.Context(), c.Socket, &tier.Command{Op: tier.OpStat}); err != nil {
 			t.Fatal(err)
@@ -139,7 +139,7 @@ func TestRestart(t *testing.T) {
 		t.Fatal("the socket of a daemon that stopped is there")
 	}
 	start(t, c)
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		if err := s.Get(t.Context(), ref(1), got); err == nil {
 			break
 		} else if time.Now().After(end) {
@@ -178,7 +178,7 @@ func TestSocket(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second) // it would serve for good
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // it would serve for good
 	defer cancel()
 	if err := second.Run(ctx, func() { t.Error("a second daemon is ready") }); dynamo.KindOf(err) != dynamo.KindUnavailable || !strings.Contains(err.Error(), "another KV daemon") {
 		t.Errorf("a second daemon: %v", err)
@@ -259,7 +259,7 @@ func TestContents(t *testing.T) {
 		t.Fatalf("a second model: %v", err)
 	}
 	a.Close()
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		if err := b.Put(t.Context(), ref(1), frame(2)); err == nil {
 			break
 		} else if time.Now().After(end) {
@@ -304,7 +304,7 @@ func dial(t *testing.T, c *daemon.Config) *raw {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(time.Minute))
 	return &raw{t: t, conn: conn}
 }
 

@@ -35,7 +35,7 @@ func do(t *testing.T, m *tier.Mover, c tier.Command) (a tier.Answer, err error) 
 // settled waits until a tier has n blocks.
 func settled(t *testing.T, m *tier.Mover, at dynamo.Tier, n int) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); m.Stats().Tiers[at].Held != n; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(time.Minute); m.Stats().Tiers[at].Held != n; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("the %v tier has %d blocks, not %d", at, m.Stats().Tiers[at].Held, n)
 		}

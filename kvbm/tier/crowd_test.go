@@ -37,7 +37,7 @@ func TestCrowd(t *testing.T) {
 	c.Wrap = func(_ dynamo.Tier, s tier.Store) tier.Store { return rusty{&faulty{Store: s}} }
 	m, _ := run(t, c)
 	waitFor(t, func() bool { _, err := m.Evict(t.Context()); return err == nil })
-	ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, stop := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer stop()
 	enough := func() bool {
 		s := m.Stats()

@@ -44,16 +44,17 @@ func (l *Load) wanted() bool {
 	return !l.mu.over
 }
 
-// arrived notes that one of the blocks is there, or (not ok) that the load has failed.
-// The last one, or the first failure, is told.
-func (l *Load) arrived(ok bool) {
+// arrived notes that one of the blocks is there, or (not ok) that the load has failed:
+// whether it counts still, and whether it is the last one, or the first failure, which is
+// to be told.
+func (l *Load) arrived(ok bool) (counts, tell bool) {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.mu.left--
-	tell := !l.mu.over && (!ok || l.mu.left == 0)
-	l.mu.over = l.mu.over || tell
-	l.mu.Unlock()
-	if tell {
+	counts = !l.mu.over
+	if tell = counts && (!ok || l.mu.left == 0); tell {
+		l.mu.over = true
 		l.timer.Stop()
-		l.done(ok)
 	}
+	return counts, tell
 }

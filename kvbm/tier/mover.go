@@ -234,7 +234,7 @@ func (m *Mover) abandon() {
 		for _, q := range []chan job{m.queues[t].reads, m.queues[t].writes} {
 			for len(q) > 0 {
 				if j := <-q; j.load != nil {
-					j.load.arrived(false)
+					m.arrived(j.load, false)
 				}
 			}
 		}

@@ -50,22 +50,24 @@ func (m *Mover) work(ctx context.Context, jobs <-chan job) {
 	}
 }
 
-// arrived counts a block of a load.
+// arrived counts a block of a load, and tells of the load's end.
 func (m *Mover) arrived(l *Load, ok bool) {
-	before := l.wanted()
-	l.arrived(ok)
+	counts, tell := l.arrived(ok)
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	defer m.publishLocked()
 	switch {
-	case !before:
+	case !counts:
 	case !ok:
 		m.mu.loads.Failed++
 	default:
 		m.mu.loads.Blocks++
-		if !l.wanted() {
+		if tell {
 			m.mu.loads.Arrived++
 		}
+	}
+	m.publishLocked()
+	m.mu.Unlock()
+	if tell {
+		l.done(ok)
 	}
 }
 

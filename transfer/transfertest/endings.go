@@ -45,7 +45,7 @@ func cancel(t *testing.T, p *Pair) {
 		x.Cancel()
 		begun := time.Now()
 		err = x.Wait(soon(t))
-		if took := time.Since(begun); took > time.Second {
+		if took := time.Since(begun); took > 10*time.Second {
 			t.Errorf("the cancelled transfer ended after %v", took)
 		}
 		if err != nil {
@@ -94,7 +94,7 @@ func peerEnds(t *testing.T, p *Pair) {
 	}
 	wantKind(t, err, dynamo.KindUnavailable, "a peer that has ended")
 	wantCode(t, err, transfer.CodeLost, "a peer that has ended")
-	if took := time.Since(begun); took > 50*time.Millisecond {
+	if took := time.Since(begun); took > 10*time.Second {
 		t.Errorf("it was told after %v", took)
 	}
 }

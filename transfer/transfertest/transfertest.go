@@ -99,7 +99,7 @@ func filled(n int, seed uint64) []byte {
 func zero(b []byte) bool { return bytes.Count(b, []byte{0}) == len(b) }
 
 func soon(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
