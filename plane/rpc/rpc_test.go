@@ -102,6 +102,7 @@ func connect(t *testing.T, handlers map[string]rpc.Endpoint, o options) *pair {
 		if err := p.peer.Wait(ctx); err != nil {
 			t.Fatal(err)
 		}
+		synctest.Wait() // the server has the client's last word of the handshake, too
 	}
 	return p
 }
