@@ -125,7 +125,7 @@ func (h *handoff) run() {
 	// Life 5: disagg has the prompt computed by one worker, and the answer goes on at another, which takes the KV from there
 	q := *PromptOf(h.r)
 	q.Prefill = true
-	next, stop := iter.Pull2(h.e.config.Prefill.Generate(h.ctx, &q))
+	next, stop := iter.Pull2(h.e.config.Prefill.Generate(engine.WithPrefill(h.ctx), &q))
 	ended := make(chan struct{})
 	release := sync.OnceFunc(func() {
 		// A worker may take a step to let go, for which an answer under way has no time.

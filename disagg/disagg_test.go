@@ -101,6 +101,39 @@ func TestConformance(t *testing.T) {
 	}
 }
 
+// placed tells which worker has a request, as a router does.
+type placed struct {
+	engine.Engine
+	worker dynamo.WorkerID
+}
+
+func (p placed) Generate(ctx context.Context, r *dynamo.Request) iter.Seq2[dynamo.Chunk, error] {
+	return func(yield func(dynamo.Chunk, error) bool) {
+		engine.PlacedAt(ctx, engine.Place{Worker: p.worker})
+		p.Engine.Generate(ctx, r)(yield)
+	}
+}
+
+// A trip names the worker of each part.
+func TestTrip(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, d := placed{mock(t, engine.RolePrefill, nil), 3}, placed{mock(t, engine.RoleDecode, nil), 7}
+		for _, c := range []struct {
+			apart           bool
+			prefill, decode dynamo.WorkerID
+		}{{true, 3, 7}, {false, 0, 7}} {
+			var trip engine.Trip
+			e := compose(t, disagg.Config{Prefill: p, Decode: d, HasPrefill: func() bool { return c.apart }})
+			if _, err := enginetest.Collect(engine.WithTrip(t.Context(), &trip), e, &dynamo.Request{Tokens: prompt(40), MaxTokens: 3, IgnoreEOS: true}); err != nil {
+				t.Fatal(err)
+			}
+			if trip.Prefill.Worker != c.prefill || trip.Decode.Worker != c.decode {
+				t.Errorf("the prompt was at worker %d, the answer at %d; want %d and %d", trip.Prefill.Worker, trip.Decode.Worker, c.prefill, c.decode)
+			}
+		}
+	})
+}
+
 // The prompt is computed on one side, the rest on the other, which takes the KV; the
 // answer is that of one engine.
 func TestHandover(t *testing.T) {

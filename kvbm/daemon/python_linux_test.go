@@ -2,6 +2,7 @@ package daemon_test
 
 import (
 	"bufio"
+	"cmp"
 	"fmt"
 	"os"
 	"os/exec"
@@ -9,14 +10,14 @@ import (
 	"testing"
 )
 
-// python finds an interpreter with numpy, or skips the test.
+// python finds an interpreter with numpy, or skips the test unless one was named.
 func python(t *testing.T) string {
 	t.Helper()
-	name := os.Getenv("DYN_TEST_PYTHON")
-	if name == "" {
-		name = "python3"
-	}
-	if out, err := exec.CommandContext(t.Context(), name, "-c", "import numpy, socket; socket.send_fds").CombinedOutput(); err != nil {
+	named := os.Getenv("DYN_TEST_PYTHON")
+	name := cmp.Or(named, "python3")
+	if out, err := exec.CommandContext(t.Context(), name, "-c", "import numpy, socket; socket.send_fds").CombinedOutput(); err != nil && named != "" {
+		t.Fatalf("%s has no numpy: %v %s", name, err, out)
+	} else if err != nil {
 		t.Skipf("%s has no numpy here (set DYN_TEST_PYTHON): %v %s", name, err, out)
 	}
 	return name

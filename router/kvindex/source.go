@@ -162,14 +162,6 @@ func (x *Index) Detach(s Source) {
 	x.attached--
 }
 
-// Worker returns whose blocks a source's are.
-func (x *Index) Worker(s Source) (Worker, bool) {
-	if src := x.source(s); src != nil {
-		return src.worker, true
-	}
-	return Worker{}, false
-}
-
 // source returns what is known of a living source, or nil.
 func (x *Index) source(s Source) *source {
 	if int(s) >= len(x.sources) || !x.sources[s].live {
