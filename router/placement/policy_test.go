@@ -366,3 +366,21 @@ func TestLate(t *testing.T) {
 		}
 	}
 }
+
+// TestRefusedHolder: what one holds that the request may not go to again changes nothing
+// for the others.
+func TestRefusedHolder(t *testing.T) {
+	var cs []placement.Candidate
+	for id := range 3 {
+		cs = append(cs, placement.Candidate{Key: placement.Key{ID: dynamo.WorkerID(id + 1), Epoch: 1}, State: placement.Up, MaxRunning: 256, StepTokens: 8192, Booked: 25, KVTokens: 80000})
+	}
+	q := placement.Request{ID: "r", Seed: 1, Now: begin, Tokens: 14000, BlockSize: 64, Excluded: []placement.Key{cs[0].Key}}
+	without := placement.Decide(placement.DefaultParams(placement.KV), q, cs, nil)
+	q.Overlaps = []placement.Overlap{{Candidate: 0, Blocks: [4]uint32{212, 212, 212, 212}}}
+	with := placement.Decide(placement.DefaultParams(placement.KV), q, cs, nil)
+	for i := 1; i < len(cs); i++ {
+		if with.Scores[i].Cost != without.Scores[i].Cost {
+			t.Errorf("worker %d costs %v beside a refused holder, %v without", i+1, with.Scores[i].Cost, without.Scores[i].Cost)
+		}
+	}
+}

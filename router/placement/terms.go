@@ -1,6 +1,7 @@
 package placement
 
 import (
+	"slices"
 	"time"
 
 	"github.com/dynamo-go/dynamo/perfmodel"
@@ -131,14 +132,17 @@ func (f *features) hold(size, held int) {
 }
 
 // mostHeld is how much of the prompt those hold on the device that hold most of it, all
-// but the last token at most.
+// but the last token at most. Those that the request may not go to again do not count:
+// what one that refused it was expected to hold is no measure of the others.
 func (d *Decision) mostHeld() int {
 	if d.most == 0 {
 		blocks := uint32(0)
 		for k := range d.Request.Overlaps {
-			if o := &d.Request.Overlaps[k]; uint(o.Candidate) < uint(len(d.Candidates)) {
-				blocks = max(blocks, o.Blocks[0])
+			o := &d.Request.Overlaps[k]
+			if uint(o.Candidate) >= uint(len(d.Candidates)) || len(d.Request.Excluded) > 0 && slices.Contains(d.Request.Excluded, d.Candidates[o.Candidate].Key) {
+				continue
 			}
+			blocks = max(blocks, o.Blocks[0])
 		}
 		d.most = 1 + max(min(int(min(blocks, maxBlocks))*max(d.Request.BlockSize, 0), d.Request.size()-1), 0)
 	}
