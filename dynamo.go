@@ -160,6 +160,10 @@ type Request struct {
 	// and draw one id, and to keep the KV for the engine that goes on: see
 	// Chunk.Handover.
 	Prefill bool
+	// Lend asks an engine whose card says Lends to compute nothing, and to keep what KV
+	// it has of the leading blocks of Tokens and Resume for an engine that lacks them: see
+	// Chunk.Handover. It draws no id; the answer ends at once if there is no such KV.
+	Lend bool
 	// Handover says where the KV of Tokens and all but the last of Resume is, in the
 	// words of the engine that computed it (Chunk.Handover). It is a hint: an engine
 	// that cannot make use of it computes them itself. Never changed in place.
@@ -326,10 +330,11 @@ type Chunk struct {
 	// chunk of a choice; 0 where that is not known so early. Usage.Cached is the
 	// count.
 	Cached int
-	// Handover answers Request.Prefill: where the KV is that the answer can go on
+	// Handover answers Request.Prefill and Request.Lend: where the KV is that the answer can go on
 	// with elsewhere, as its engine puts it; whoever is between passes it on as it
 	// is. It comes with the id or behind it, and not at all if the answer is
-	// complete. On a chunk without Finish it says that the KV is kept until the
+	// complete. With Finish and no id it says that the engine which goes on draws that
+	// one, too. On a chunk without Finish it says that the KV is kept until the
 	// sequence is ended or ends: by itself it does when the engine keeps it no longer.
 	// To a request without Prefill it says that the engine gives the request up, of which
 	// no more comes here.

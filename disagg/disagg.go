@@ -5,7 +5,8 @@
 //
 // Laws, beside those of engine.Engine:
 //   - The answer is what either side alone would have given: the second is handed the
-//     ids of the first as Request.Resume.
+//     ids of the first as Request.Resume. A prefill side that ends with word of its KV
+//     and draws no id leaves all of them to the second.
 //   - What fails before the first id is the prefill side's own affair: the decode side
 //     then serves the whole request, and what it says of it counts. After the first
 //     id a failure is the request's, and whoever is above may go on elsewhere.
@@ -117,6 +118,7 @@ type handoff struct {
 	ids    []dynamo.TokenID // r.Resume and what the prefill side drew
 	where  []byte           // the KV is
 	cached int              // of the prompt, as the prefill side said
+	ended  bool             // the prefill side has said all, and keeps nothing for the sake of its sequence
 	over   bool             // the caller has the end of the answer, or wants no more
 }
 
@@ -145,8 +147,8 @@ func (h *handoff) run() {
 	case err != nil && h.ctx.Err() != nil:
 		h.yield(dynamo.Chunk{}, engine.ContextError(h.ctx))
 	default:
-		if h.where == nil {
-			release() // nothing is kept there
+		if h.where == nil || h.ended {
+			release() // nothing is kept there, or not for this
 		}
 		h.decode(err, release)
 	}
@@ -207,7 +209,7 @@ func (h *handoff) prefill(next func() (dynamo.Chunk, error, bool)) error {
 			h.cached = chunk.Cached
 		}
 		if chunk.Finish != dynamo.FinishNone {
-			h.cached = chunk.Usage.Cached
+			h.cached, h.ended = chunk.Usage.Cached, true
 		}
 		h.where = slices.Clone(chunk.Handover)
 		h.over = h.complete(&chunk)
@@ -237,13 +239,16 @@ func (h *handoff) complete(c *dynamo.Chunk) bool {
 // that answers. failure is why the prefill side has not done its part, if it has not.
 func (h *handoff) decode(failure error, begun func()) {
 	q := *h.r
-	if len(h.ids) > 0 {
+	apart := len(h.ids) > 0 || h.where != nil
+	if apart {
 		h.e.config.Metrics.count(pathBoth)
-		q.Resume = slices.Concat(h.r.Resume, h.ids)
-		q.Handover, q.Sampling.PromptLogprobs = h.where, false
+		q.Handover = h.where
 	} else {
 		h.e.config.Metrics.count(pathFallback)
 		h.e.log.LogAttrs(h.ctx, slog.LevelDebug, "prompt not computed apart", slog.String(obs.KeyRequest, string(h.r.ID)), slog.Any(obs.KeyError, failure))
+	}
+	if len(h.ids) > 0 { // otherwise the decode side's are the only ones
+		q.Resume, q.Sampling.PromptLogprobs = slices.Concat(h.r.Resume, h.ids), false
 	}
 	asked := time.Now()
 	for chunk, err := range h.e.config.Decode.Generate(h.ctx, &q) {
@@ -257,7 +262,10 @@ func (h *handoff) decode(failure error, begun func()) {
 		}
 		h.where = nil
 		if len(h.ids) > 0 {
-			chunk.Cached, chunk.PromptLogprobs = 0, nil
+			chunk.PromptLogprobs = nil
+		}
+		if apart {
+			chunk.Cached = 0
 			if chunk.Finish != dynamo.FinishNone {
 				chunk.Usage.Cached = h.cached
 			}

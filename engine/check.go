@@ -29,6 +29,9 @@ func Check(c *Card, r *dynamo.Request) error {
 	if r.Prefill && c.Role != RolePrefill {
 		return invalid("prefill", "model %s runs on an engine that hands no KV over; it serves whole requests only", c.Model)
 	}
+	if r.Lend && !c.Lends {
+		return invalid("lend", "model %s runs on an engine that lends no KV", c.Model)
+	}
 	if n := len(r.Handover); n > MaxHandoverBytes {
 		return invalid("handover", "the handover has %d bytes; %d are possible", n, MaxHandoverBytes)
 	}

@@ -74,6 +74,9 @@ type Card struct {
 	// empty for all of it. Whatever its role, it serves any request in whole; only
 	// one with RolePrefill serves those with Request.Prefill.
 	Role string
+	// Lends says that the engine lends the KV it has to others of its kind
+	// (dynamo.Request.Lend), and makes use of what they lend it.
+	Lends bool
 	// Adapters are the LoRA adapters that a request may name, sorted. They may come
 	// and go while the engine runs; this is those there were when it was asked.
 	Adapters []string

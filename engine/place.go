@@ -45,6 +45,8 @@ type Trip struct {
 	// Waiting is how many others waited for a worker when the request first got one;
 	// negative is unknown.
 	Waiting int
+
+	outer *Trip // of whoever is above
 }
 
 // Stop is a worker on a request's way.
@@ -72,6 +74,9 @@ func (t *Trip) placed(ctx context.Context, p *Place) {
 	if s.First.IsZero() {
 		s.First = time.Now()
 	}
+	if t.outer != nil {
+		t.outer.placed(ctx, p)
+	}
 }
 
 type (
@@ -80,8 +85,10 @@ type (
 	prefillKey struct{}
 )
 
-// WithTrip returns a context for one request whose way is written down in t.
+// WithTrip returns a context for one request whose way is written down in t, and in what
+// ctx has for that already.
 func WithTrip(ctx context.Context, t *Trip) context.Context {
+	t.outer, _ = ctx.Value(tripKey{}).(*Trip)
 	return context.WithValue(ctx, tripKey{}, t)
 }
 

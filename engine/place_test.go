@@ -41,9 +41,9 @@ func TestTrip(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var trip engine.Trip
+		var trip, inner engine.Trip
 		began := time.Now()
-		for _, err := range m.Generate(engine.WithTrip(t.Context(), &trip), &dynamo.Request{Tokens: []dynamo.TokenID{1}, MaxTokens: 1}) {
+		for _, err := range m.Generate(engine.WithTrip(engine.WithTrip(t.Context(), &trip), &inner), &dynamo.Request{Tokens: []dynamo.TokenID{1}, MaxTokens: 1}) {
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -55,6 +55,9 @@ func TestTrip(t *testing.T) {
 		}
 		if trip != want {
 			t.Errorf("got  %+v\nwant %+v", trip, want)
+		}
+		if inner.Prefill != want.Prefill || inner.Decode != want.Decode {
+			t.Errorf("who listens further down has %+v", inner)
 		}
 		engine.Placed(t.Context(), 7, card) // nobody listens
 	})

@@ -56,6 +56,9 @@ type TierStats struct {
 	Reads, Writes int
 	// Down says that it is left alone after failures.
 	Down bool
+	// ReadOnly says that it could not be written, as when a disk is full, and takes in
+	// nothing for a while.
+	ReadOnly bool
 	// Stored and Loaded count blocks written and read, Present those that were there
 	// when they were offered, Evicted those given up for others.
 	Stored, Loaded, Present, Evicted uint64
@@ -76,5 +79,6 @@ func (t *Tiers) Stats(tier dynamo.Tier, now time.Time) TierStats {
 	s.Quarantined, s.Free, s.Capacity = len(ts.bad), len(ts.free)+int(ts.slots-ts.fresh), int(ts.slots)
 	s.Reads, s.Writes = int(ts.reads), int(ts.writes)
 	s.Down = ts.slots > 0 && !t.up(i, now)
+	s.ReadOnly = ts.slots > 0 && !s.Down && !t.open(i, now)
 	return s
 }

@@ -91,9 +91,23 @@ type tierState struct {
 	// writes and reads are the moves into it and out of it that are under way.
 	writes, reads int32
 	service       service // how long a block takes to be read
-	failures      int     // in a row
-	downUntil     time.Time
+	down          rest    // of all that is done with it
+	closed        rest    // of writes alone
 	stats         TierStats
+}
+
+// rest is a time in which what failed some times in a row is left alone.
+type rest struct {
+	failures int
+	until    time.Time
+}
+
+// failed notes a failure. The rest is longer each time.
+func (r *rest) failed(now time.Time) {
+	r.failures++
+	if over := r.failures - maxFailures; over >= 0 {
+		r.until = now.Add(min(firstPause<<min(over, 16), longestPause))
+	}
 }
 
 // NewTiers returns tiers that hold nothing.
@@ -304,7 +318,8 @@ func (t *Tiers) Finish(dst []Move, id MoveID, o MoveOutcome, took time.Duration,
 	if o != MoveDone {
 		if o == MoveUnwritten {
 			ts.stats.Unwritten++
-			t.failed(to, now)
+			ts.stats.Failed++
+			ts.closed.failed(now) // a medium that is full can be read
 		}
 		t.count(to, c, copyAbsent)
 		t.unlinkChild(e, to)
@@ -316,7 +331,7 @@ func (t *Tiers) Finish(dst []Move, id MoveID, o MoveOutcome, took time.Duration,
 	t.push(to, e)
 	ts.stats.Stored++
 	if m.Kind != Fetch {
-		ts.failures = 0
+		ts.down.failures, ts.closed.failures = 0, 0
 	}
 	return t.spread(dst, e, to, now)
 }
@@ -335,7 +350,7 @@ func (t *Tiers) endRead(dst []Move, e int32, from int, o MoveOutcome, now time.T
 	c.readers--
 	switch o {
 	case MoveDone, MoveUnwritten:
-		ts.failures = 0
+		ts.down.failures = 0
 		ts.stats.Loaded++
 	case MoveUnread:
 		ts.stats.Unread++

@@ -10,7 +10,7 @@ import (
 // top is the fastest tier that can take blocks from the engine, or -1.
 func (t *Tiers) top(now time.Time) int {
 	for i := range t.tiers {
-		if t.up(i, now) {
+		if t.open(i, now) {
 			return i
 		}
 	}
@@ -19,7 +19,12 @@ func (t *Tiers) top(now time.Time) int {
 
 // up reports whether there is a tier i and it works.
 func (t *Tiers) up(i int, now time.Time) bool {
-	return t.tiers[i].slots > 0 && !now.Before(t.tiers[i].downUntil)
+	return t.tiers[i].slots > 0 && !now.Before(t.tiers[i].down.until)
+}
+
+// open reports whether tier i works and can be written.
+func (t *Tiers) open(i int, now time.Time) bool {
+	return t.up(i, now) && !now.Before(t.tiers[i].closed.until)
 }
 
 // Up reports whether there is such a tier and it is not left alone after failures.
@@ -45,7 +50,7 @@ func (t *Tiers) takes(i int, key dynamo.ContentKey, depth, parent int32, now tim
 	ts := &t.tiers[i]
 	why := numSkips
 	switch {
-	case !t.up(i, now):
+	case !t.open(i, now):
 		why = SkipDown
 	case !t.wants(i, key, depth, parent):
 		why = SkipPolicy
@@ -259,12 +264,8 @@ func (t *Tiers) vacate(e int32, i int) {
 // failed notes that a tier did not do what it was asked. After some failures in a row
 // it is left alone for a while, longer each time.
 func (t *Tiers) failed(i int, now time.Time) {
-	ts := &t.tiers[i]
-	ts.stats.Failed++
-	ts.failures++
-	if over := ts.failures - maxFailures; over >= 0 {
-		ts.downUntil = now.Add(min(firstPause<<min(over, 16), longestPause))
-	}
+	t.tiers[i].stats.Failed++
+	t.tiers[i].down.failed(now)
 }
 
 // push makes entry e the most recently used of tier i, save that the block before it, if

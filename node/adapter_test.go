@@ -22,6 +22,7 @@ type vllmServer struct {
 		sync.Mutex
 		adapters []string
 		asked    map[string]int // requests by model
+		kv       []string       // what was said of KV: to be kept, to be fetched, from where, and the length of the prompt
 	}
 }
 
@@ -91,8 +92,13 @@ func (v *vllmServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (v *vllmServer) generate(w http.ResponseWriter, r *http.Request, adapters []string) {
 	var body struct {
-		Model  string
-		IDs    []int `json:"token_ids"`
+		Model string
+		IDs   []int `json:"token_ids"`
+		KV    *struct {
+			Keep  bool   `json:"do_remote_decode"`
+			Fetch bool   `json:"do_remote_prefill"`
+			Host  string `json:"remote_host"`
+		} `json:"kv_transfer_params"`
 		Params *struct {
 			MaxTokens int `json:"max_tokens"`
 		} `json:"sampling_params"`
@@ -107,7 +113,15 @@ func (v *vllmServer) generate(w http.ResponseWriter, r *http.Request, adapters [
 	}
 	v.mu.Lock()
 	v.mu.asked[body.Model]++
+	if body.KV != nil {
+		v.mu.kv = append(v.mu.kv, fmt.Sprintf("%t %t %s %d", body.KV.Keep, body.KV.Fetch, body.KV.Host, len(body.IDs)))
+	}
 	v.mu.Unlock()
+	if body.KV != nil && body.KV.Keep {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = fmt.Fprintf(w, `{"choices":[{"index":0,"token_ids":[5],"finish_reason":"length"}],"usage":{"prompt_tokens":%d,"completion_tokens":1,"prompt_tokens_details":{"cached_tokens":3}},"kv_transfer_params":{"do_remote_prefill":true,"do_remote_decode":false,"remote_block_ids":[[1]],"remote_engine_id":"e","remote_request_id":"r","remote_host":"side","remote_port":5600}}`, len(body.IDs))
+		return
+	}
 	w.Header().Set("Content-Type", "text/event-stream")
 	id := 'a' + int(body.Model[0])%20
 	for i := range body.Params.MaxTokens {

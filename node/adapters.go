@@ -8,7 +8,6 @@ import (
 
 	"github.com/dynamo-go/dynamo"
 	"github.com/dynamo-go/dynamo/frontend"
-	"github.com/dynamo-go/dynamo/router"
 )
 
 // adapterSet are the LoRA adapters that can be asked for beside a model: those that
@@ -116,7 +115,8 @@ func (h *hosted) adaptersNow() []string {
 
 // followAdapters tells the router and the HTTP server when the engines of this
 // process have other adapters than before, until ctx ends.
-func (n *Node) followAdapters(ctx context.Context, s *frontend.Server, r *router.Router, all []*hosted) {
+func (n *Node) followAdapters(ctx context.Context, s *frontend.Server, l *local) {
+	all := l.all
 	if !slices.ContainsFunc(all, func(h *hosted) bool { return h.adapters != nil }) {
 		return
 	}
@@ -135,7 +135,7 @@ func (n *Node) followAdapters(ctx context.Context, s *frontend.Server, r *router
 		for i, h := range all {
 			if now := h.adaptersNow(); !slices.Equal(now, had[i]) {
 				had[i] = now
-				r.SetAdapters(dynamo.WorkerID(i+1), 1, now)
+				l.routerOf(h).SetAdapters(dynamo.WorkerID(i+1), 1, now)
 			}
 		}
 		s.SetAdapters(all[0].card.Model, localAdapters(all))

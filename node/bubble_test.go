@@ -331,6 +331,7 @@ type seen struct {
 	Load   struct {
 		Running    int    `json:"running"`
 		MaxRunning int    `json:"max_running"`
+		KVUsed     int    `json:"kv_blocks_used"`
 		Steps      uint64 `json:"steps"`
 	} `json:"load"`
 }

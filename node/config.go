@@ -48,6 +48,9 @@ type Config struct {
 	// Engines is the number of engines RoleServe runs in this process. Default 1.
 	// (--num-workers with --in-process)
 	Engines int
+	// Prefill of them compute prompts for the others, and Decode go on with those alone.
+	// Default none. (--prefill, --decode with --in-process)
+	Prefill, Decode int
 
 	// ModelPath is a .gguf file or a folder in Hugging Face layout. No default.
 	ModelPath string
@@ -203,6 +206,7 @@ func (c *Config) Validate() error {
 	if c.Role == RoleWorker {
 		faults = append(faults, c.Worker.validate(c.Engine))
 	}
+	faults = append(faults, c.validateParts())
 	faults = append(faults, c.validateForeign(), c.Tiers.validate(c.Engine))
 	if c.Precision != "int8" && c.Precision != "f32" {
 		fault("--precision: %q is neither int8 nor f32", c.Precision)

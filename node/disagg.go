@@ -71,7 +71,7 @@ type splitter struct {
 	prefill, others *router.Router
 	mu              struct {
 		sync.Mutex
-		handover placement.HandoverTime
+		handovers placement.HandoverTimes
 	}
 }
 
@@ -79,6 +79,7 @@ type splitter struct {
 type moving struct {
 	tokens int           // whose KV the decode side lacks
 	wait   time.Duration // that it would have had there in any case
+	trip   engine.Trip
 }
 
 type movingKey struct{}
@@ -90,29 +91,53 @@ func (s *splitter) split(ctx context.Context, r *dynamo.Request) (context.Contex
 		p.Asked = r.Routing.Mode
 	}
 	if p.Mode == placement.SplitAuto && p.Asked == dynamo.RoutingAny {
-		p.Prefill = s.prefill.Quote(disagg.PromptOf(r), placement.Prefill)
-		p.Whole, p.Decode = s.others.Quote(r, placement.Whole), s.others.Quote(r, placement.Decode)
-		s.mu.Lock()
-		p.Handover = s.mu.handover.Millis(p.Decode.New)
-		s.mu.Unlock()
+		s.quote(&p, r)
 	}
 	d := placement.DecideSplit(&p)
 	ctx = router.WithSplit(ctx, d)
-	if d.Apart && d.Reason == placement.SplitByCost {
-		ctx = context.WithValue(ctx, movingKey{}, moving{p.Decode.New, time.Duration(p.Decode.Terms.Wait * float64(time.Millisecond))})
+	if d.Apart && (d.Reason == placement.SplitByCost || d.Reason == placement.SplitUnknown) {
+		m := &moving{tokens: p.Decode.New, wait: time.Duration(p.Decode.Terms.Wait * float64(time.Millisecond))}
+		ctx = context.WithValue(engine.WithTrip(ctx, &m.trip), movingKey{}, m)
 	}
 	return ctx, d.Apart
 }
 
+// quote asks the two sides. One of which nothing was measured yet is taken to be as fast as
+// the other.
+func (s *splitter) quote(p *placement.Parts, r *dynamo.Request) {
+	prompt := disagg.PromptOf(r)
+	p.Prefill, p.Whole = s.prefill.Quote(prompt, placement.Prefill), s.others.Quote(r, placement.Whole)
+	if p.Prefill.Known != p.Whole.Known && p.Prefill.Found && p.Whole.Found {
+		if p.Prefill.Known {
+			assume(s.others, s.prefill)
+			p.Whole = s.others.Quote(r, placement.Whole)
+		} else {
+			assume(s.prefill, s.others)
+			p.Prefill = s.prefill.Quote(prompt, placement.Prefill)
+		}
+	}
+	p.Decode = s.others.Quote(r, placement.Decode)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p.Handover = s.mu.handovers.Millis(placement.Pair{Prefill: p.Prefill.Worker, Decode: p.Decode.Worker}, p.Decode.New)
+}
+
+// assume has those workers of r that are not known taken for as fast as others are.
+func assume(r, others *router.Router) {
+	if model, ok := others.Measured(); ok {
+		r.Assume(model)
+	}
+}
+
 // moved implements disagg.Config.Moved.
 func (s *splitter) moved(ctx context.Context, took time.Duration) {
-	m, ok := ctx.Value(movingKey{}).(moving)
+	m, ok := ctx.Value(movingKey{}).(*moving)
 	if !ok {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.mu.handover.Observe(m.tokens, max(took-m.wait, 0))
+	s.mu.handovers.Observe(placement.Pair{Prefill: m.trip.Prefill.Worker, Decode: m.trip.Decode.Worker}, m.tokens, max(took-m.wait, 0))
 }
 
 // newDisagg puts the two sides of a model together.

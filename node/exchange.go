@@ -24,12 +24,13 @@ import (
 const (
 	TransferAuto = "auto" // shared memory within a host, tcp between hosts
 	TransferTCP  = "tcp"  // tcp, within a host as well
+	TransferUCX  = "ucx"  // libucp, which uses RDMA; tcp where there is none
 	TransferOff  = "off"  // none: prompts are computed where the answer is
 )
 
 // KVTransferConfig says how KV moves between the workers of a cluster.
 type KVTransferConfig struct {
-	// Path is TransferAuto, TransferTCP or, the same as empty, TransferOff. Default auto.
+	// Path is TransferAuto, TransferTCP, TransferUCX or, the same as empty, TransferOff. Default auto.
 	// (--kv-transfer)
 	Path string
 	// Host and Port are listened on for other workers; port 0 takes a free one, an empty
@@ -43,8 +44,8 @@ type KVTransferConfig struct {
 
 // validate reports all faults at once.
 func (c *KVTransferConfig) validate() error {
-	if all := []string{"", TransferAuto, TransferTCP, TransferOff}; !slices.Contains(all, c.Path) {
-		return fmt.Errorf("--kv-transfer: %q is none of %s, %s, %s", c.Path, TransferAuto, TransferTCP, TransferOff)
+	if all := []string{"", TransferAuto, TransferTCP, TransferUCX, TransferOff}; !slices.Contains(all, c.Path) {
+		return fmt.Errorf("--kv-transfer: %q is none of %s, %s, %s, %s", c.Path, TransferAuto, TransferTCP, TransferUCX, TransferOff)
 	}
 	return nil
 }
@@ -56,7 +57,7 @@ func (c *KVTransferConfig) off() bool { return c.Path == "" || c.Path == Transfe
 type peering struct {
 	key       []byte
 	name      string
-	advertise string // the address of its rpc listener
+	advertise string // the address of its rpc listener; empty: the others are in this process
 }
 
 // exchanging is the agent by which an engine gives and takes KV; it runs while the engine
@@ -80,11 +81,11 @@ func (n *Node) newExchange(m *model.Model) (x *exchanging, err error) {
 	}
 	x = &exchanging{Exchange: native.DefaultExchange()}
 	x.Metrics = n.metrics.native
-	if len(n.cfg.Worker.Listeners) == 0 {
+	if len(n.cfg.Worker.Listeners) == 0 && n.peering.advertise != "" {
 		if x.listener, err = listenTCP(cmp.Or(n.cfg.Worker.KVTransfer.Host, n.cfg.Worker.Host), n.cfg.Worker.KVTransfer.Port, "kv-transfer-"); err != nil {
 			return nil, fmt.Errorf("listen for workers that want KV: %w", err)
 		}
-		c.Listener = x.listener
+		c.Listener, c.UCX = x.listener, n.cfg.Worker.KVTransfer.Path == TransferUCX
 		if c.Advertise, err = advertisedBeside(n.peering.advertise, x.listener.Addr().String()); err != nil {
 			return nil, errors.Join(err, x.close())
 		}
@@ -146,7 +147,7 @@ func (x *exchanging) around(run func(context.Context) error) func(context.Contex
 
 // canDisaggregate says whether an engine can do the worker's part.
 func (w *WorkerConfig) canDisaggregate(engineName string) bool {
-	return w.Role == "" || engineName == EngineMocker || engineName == EngineNative && (!w.KVTransfer.off() || w.Role == engine.RoleDecode)
+	return w.Role == "" || engineName == EngineMocker || engineName == EngineVLLM || engineName == EngineNative && (!w.KVTransfer.off() || w.Role == engine.RoleDecode)
 }
 
 // know keeps what the worker needs to reach others.

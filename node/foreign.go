@@ -88,7 +88,7 @@ func (n *Node) hostVLLM(ctx context.Context, meta *metadata, kv *event.KVSource)
 		c.Command.Path, c.Command.Model, c.Command.Args = f.Command, n.cfg.ModelPath, f.Args
 	}
 	c.VocabSize, c.EOS, c.ContextLength = meta.tokenizer.VocabSize(), slices.Clone(meta.eos), n.cfg.ContextLength
-	c.EventsEndpoint, c.ReplayEndpoint, c.Topic = f.Events, f.Replay, f.Topic
+	c.EventsEndpoint, c.ReplayEndpoint, c.Topic, c.Role = f.Events, f.Replay, f.Topic, n.cfg.Worker.Role
 	if kv != nil {
 		c.Events = kv.Publish
 	}

@@ -31,7 +31,7 @@ func (n *Node) foretelling(h *hosted, kv *event.KVSource) engine.Engine {
 // Generate implements engine.Engine.
 func (f *foretelling) Generate(ctx context.Context, r *dynamo.Request) iter.Seq2[dynamo.Chunk, error] {
 	rank, known := f.rank(r)
-	if !known || len(r.Tokens)+len(r.Resume) < f.blockSize {
+	if !known || r.Lend || len(r.Tokens)+len(r.Resume) < f.blockSize {
 		return f.Engine.Generate(ctx, r)
 	}
 	return func(yield func(dynamo.Chunk, error) bool) {

@@ -4,12 +4,9 @@ import (
 	"context"
 	"errors"
 	"net"
-	"slices"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/dynamo-go/dynamo"
 	"github.com/dynamo-go/dynamo/engine"
 	"github.com/dynamo-go/dynamo/frontend"
 	"github.com/dynamo-go/dynamo/plane/discovery"
@@ -113,43 +110,4 @@ func (n *Node) newMigrate(next engine.Engine, card engine.Card) (engine.Engine, 
 	c.Limit, c.StallTimeout = n.cfg.Cluster.MigrationLimit, n.cfg.Cluster.StallTimeout
 	c.Logger, c.Metrics = n.cfg.Logger, n.metrics.migrate
 	return engine.NewMigrate(next, c)
-}
-
-// addLocal serves the engines of this process under one name.
-func (n *Node) addLocal(s *frontend.Server, all []*hosted) (*router.Router, error) {
-	h := all[0]
-	r, err := n.newRouter(h.card.Model)
-	if err != nil {
-		return nil, err
-	}
-	for i, h := range all {
-		w := router.Worker{ID: dynamo.WorkerID(i + 1), Epoch: 1, Engine: h.engine, Card: h.card, MaxRunning: n.cfg.MaxRunning, MaxQueue: n.localQueue(), StepTokens: h.stepTokens}
-		if err := r.Add(w); err != nil {
-			return nil, err
-		}
-		r.SetUp(w.ID, w.Epoch, true)
-	}
-	e, err := n.newMigrate(sharing{r}, h.card)
-	if err != nil {
-		return nil, err
-	}
-	card := h.card
-	card.Adapters = localAdapters(all)
-	return r, s.AddModel(&frontend.Model{
-		Card: card, Engine: e, Tokenizer: h.meta.tokenizer, Template: h.meta.template,
-		Vars: templateVars(h.meta.special), Defaults: samplingDefaults(h.meta.sampling.advised(n.cfg.Sampling)), Created: time.Now(),
-	})
-}
-
-// localInstances lists the engines of this process for /health.
-func localInstances(all []*hosted) []frontend.Instance {
-	list := make([]frontend.Instance, 0, len(all))
-	for i, h := range all {
-		in := frontend.Instance{Namespace: "dynamo", Component: "backend", Endpoint: "generate", ID: dynamo.WorkerID(i + 1), Address: "in-process", Model: h.card.Model, State: "ready"}
-		if h.load != nil {
-			in.Load = h.load()
-		}
-		list = append(list, in)
-	}
-	return slices.Clip(list)
 }

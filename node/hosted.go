@@ -200,6 +200,9 @@ func (n *Node) hostNative(meta *metadata, m *model.Model, kv kvSize, source *eve
 	}
 	if x != nil {
 		h.run, h.handOver = x.around(e.Run), e.HandOver
+		if c.PrefixCaching { // or nobody finds what another has brought
+			h.engine = engine.BringOnce(e)
+		}
 	}
 	if c.Tiers != nil {
 		h.run, h.kv = n.tiers.around(n.log, h.run), c.Tiers.ServeJSON

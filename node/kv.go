@@ -215,6 +215,10 @@ func (p *Prompt) tokens(meta *metadata) ([]dynamo.TokenID, error) {
 	return meta.tokenizer.Encode(nil, string(text), tokenizer.EncodeOptions{}), nil
 }
 
+// SealKey is the key that names and seals the KV blocks of a process with this
+// configuration that takes part in no cluster: 'dynamo serve', and the KV daemon.
+func SealKey(c Config) ([]byte, error) { return (&Node{cfg: c}).sealKey() }
+
 // ClusterKey is the cluster key that a worker with this configuration has: it names and
 // seals the KV blocks of the cluster's tiers.
 func ClusterKey(c Config) (key []byte, err error) {

@@ -14,8 +14,8 @@ import (
 type KVBMConfig struct {
 	// Socket is where clients attach. No default. (--kvbm-socket)
 	Socket string
-	// Models is how many models' blocks are kept at a time, each with the whole budgets.
-	// Default 1. (--models)
+	// Models is how many models' blocks are kept at a time, each with the whole budgets;
+	// a layout that clients say counts as a model. Default 1. (--models)
 	Models int
 	// ClientQuota bounds the bytes that the clients of one name keep there, ClientMemory
 	// those that a client shares with the daemon; 0 does not. (--client-quota,

@@ -34,8 +34,11 @@ func newClusterMetrics(r *obs.Registry, role string) (m clusterMetrics) {
 	if role != RoleServe {
 		m.rpc, m.discovery, m.event = rpc.NewMetrics(r), discovery.NewMetrics(r), event.NewMetrics(r)
 	}
+	if role == RoleWorker || role == RoleServe {
+		m.native, m.transfer = native.NewMetrics(r), transfer.NewMetrics(r)
+	}
 	if role == RoleWorker {
-		m.worker, m.native, m.transfer = worker.NewMetrics(r), native.NewMetrics(r), transfer.NewMetrics(r)
+		m.worker = worker.NewMetrics(r)
 	} else {
 		m.disagg = disagg.NewMetrics(r)
 		m.router, m.migrate = router.NewMetrics(r), engine.NewMigrateMetrics(r)

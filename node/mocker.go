@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/dynamo-go/dynamo"
+	"github.com/dynamo-go/dynamo/engine"
 	"github.com/dynamo-go/dynamo/engine/mocker"
 	"github.com/dynamo-go/dynamo/kvbm"
 	"github.com/dynamo-go/dynamo/obs"
@@ -51,6 +52,8 @@ type MockerConfig struct {
 	KVBytesPerToken   int
 	TransferBandwidth float64
 	TransferTiming    string
+	// Lends has the engine lend the KV it holds to other workers. Default false. (--kv-lend)
+	Lends bool
 	// Startup is how long the engine takes to start. Default 0. (--startup-time)
 	Startup time.Duration
 	// OutputTokens is the mean length of answers; 0: as long as requests allow.
@@ -128,7 +131,7 @@ func (n *Node) hostMocker(ctx context.Context, meta *metadata, kv *event.KVSourc
 	c.StepTokens, c.MaxRunning, c.MaxQueue, c.PrefixCaching = n.cfg.StepTokens, n.cfg.MaxRunning, n.localQueue(), n.cfg.PrefixCaching
 	c.BlockSize, c.Ranks, c.ChunkedPrefill, c.Startup = m.BlockSize, m.Ranks, m.ChunkedPrefill, m.Startup
 	c.Speedup, c.DecodeSpeedup, c.OutputTokens, c.Faults, c.Seed = m.Speedup, m.DecodeSpeedup, m.OutputTokens, m.Faults, seed
-	c.Role, c.PreemptFirst, c.TransferBandwidth, c.TransferTiming = n.cfg.Worker.Role, m.PreemptFirst, m.TransferBandwidth, m.TransferTiming
+	c.Role, c.PreemptFirst, c.TransferBandwidth, c.TransferTiming, c.Lends = n.cfg.Worker.Role, m.PreemptFirst, m.TransferBandwidth, m.TransferTiming, m.Lends
 	if err := m.timing(&c); err != nil {
 		return nil, err
 	}
@@ -153,9 +156,12 @@ func (n *Node) hostMocker(ctx context.Context, meta *metadata, kv *event.KVSourc
 	if err := e.Ready(ctx); err != nil {
 		return nil, err
 	}
-	card := e.Card()
+	card, served := e.Card(), engine.Engine(e)
+	if c.PrefixCaching {
+		served = engine.BringOnce(e)
+	}
 	return &hosted{
-		engine: e, card: card, meta: meta, run: e.Run, stats: e.Stats, load: e.Load, late: e.Late, handOver: e.HandOver,
+		engine: served, card: card, meta: meta, run: e.Run, stats: e.Stats, load: e.Load, late: e.Late, handOver: e.HandOver,
 		kvBlocks: c.Blocks * m.Ranks, ranks: m.Ranks, stepTokens: c.StepTokens, ready: Ready{Card: card},
 	}, nil
 }

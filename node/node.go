@@ -144,18 +144,19 @@ func (n *Node) Run(ctx context.Context) (err error) {
 
 // runServe is the whole system in this process.
 func (n *Node) runServe(ctx context.Context) error {
-	var all []*hosted
+	l := &local{}
 	var err error
-	for len(all) < n.cfg.Engines && err == nil {
+	process, key := newProcess()
+	for i := 0; i < n.cfg.Engines && err == nil; i++ {
 		var h *hosted
-		if h, err = n.attached(len(all)).host(ctx, nil, uint64(len(all))); err == nil {
-			all = append(all, h)
+		if h, err = n.resident(i, process, key).host(ctx, nil, uint64(i)); err == nil {
+			l.all = append(l.all, h)
 		}
 	}
 	if err == nil {
-		err = n.serve(ctx, all)
+		err = n.serve(ctx, l)
 	}
-	for _, h := range all {
+	for _, h := range l.all {
 		err = errors.Join(err, h.release())
 	}
 	return err
@@ -176,13 +177,13 @@ func (h *hosted) release() error {
 }
 
 // serve runs the engines and the frontend over them, and ends both.
-func (n *Node) serve(ctx context.Context, all []*hosted) error {
+func (n *Node) serve(ctx context.Context, l *local) error {
 	key, err := n.tenantKey()
 	if err != nil {
 		return err
 	}
-	var r *router.Router
-	s, err := n.server(key, func() []frontend.Instance { return localInstances(all) }, func() []*router.Router { return []*router.Router{r} })
+	all := l.all
+	s, err := n.server(key, l.instances, l.routers)
 	if err != nil {
 		return err
 	}
@@ -197,7 +198,7 @@ func (n *Node) serve(ctx context.Context, all []*hosted) error {
 			return sum
 		})
 	}
-	if r, err = n.addLocal(s, all); err != nil {
+	if err = n.addLocal(s, l); err != nil {
 		return err
 	}
 	// The engines end after the frontend, whose requests need them to the last;
@@ -233,7 +234,7 @@ func (n *Node) serve(ctx context.Context, all []*hosted) error {
 		return nil
 	})
 	g.Go(func() error {
-		n.followAdapters(running, s, r, all)
+		n.followAdapters(running, s, l)
 		return nil
 	})
 	n.loaded()

@@ -45,6 +45,9 @@ type RoutingConfig struct {
 	// --router-snapshot-secs)
 	Snapshot      string
 	SnapshotEvery time.Duration
+	// PeerFetch has workers fetch KV that others hold, where that is predicted to be
+	// quicker than to compute it. Default true. (--kv-peer-fetch)
+	PeerFetch bool
 	// Queue is how many requests of a model wait for a worker. Default 1024.
 	// (--router-queue)
 	Queue int
@@ -58,7 +61,7 @@ func DefaultRoutingConfig() RoutingConfig {
 	d := router.DefaultConfig()
 	return RoutingConfig{
 		Mode: d.Mode, Split: placement.SplitAuto.String(), Params: d.Params, KVEvents: true, ApproximateTTL: d.ApproximateTTL, PredictTTL: d.PredictTTL,
-		IndexBytes: d.IndexBytes, Queue: d.Queue, SnapshotEvery: time.Minute,
+		PeerFetch: d.PeerFetch, IndexBytes: d.IndexBytes, Queue: d.Queue, SnapshotEvery: time.Minute,
 	}
 }
 
@@ -67,7 +70,7 @@ func (c *RoutingConfig) router() router.Config {
 	rc := router.DefaultConfig()
 	rc.Mode, rc.Params, rc.Approximate, rc.ApproximateTTL = c.Mode, c.Params, !c.KVEvents, c.ApproximateTTL
 	rc.Shadow = c.Shadow
-	rc.PredictTTL, rc.IndexBytes, rc.Queue = c.PredictTTL, c.IndexBytes, c.Queue
+	rc.PredictTTL, rc.IndexBytes, rc.Queue, rc.PeerFetch = c.PredictTTL, c.IndexBytes, c.Queue, c.PeerFetch
 	return rc
 }
 

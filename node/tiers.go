@@ -234,6 +234,9 @@ func (n *Node) openMover(c *tier.Config) (*tier.Mover, error) {
 	if want, mem := c.Tiers.Host.Bytes, AvailableMemory(); want > mem.AvailableBytes {
 		return nil, &dynamo.Error{Kind: dynamo.KindInvalid, Message: fmt.Sprintf("--kvbm-cpu-cache-gb asks for %s and the %s has %s left; ask for less", size(want), mem.Limit, size(mem.AvailableBytes))}
 	}
+	if err := largeEnough(c); err != nil {
+		return nil, err
+	}
 	r, err := parseRemote(n.cfg.Tiers.Remote)
 	if err != nil {
 		return nil, err
@@ -251,6 +254,20 @@ func (n *Node) openMover(c *tier.Config) (*tier.Mover, error) {
 		return newMover(c)
 	}
 	return n.openDisk(c)
+}
+
+// largeEnough finds budgets that are there and hold no block.
+func largeEnough(c *tier.Config) error {
+	frame := int64(c.Geometry.FrameBytes())
+	for _, f := range []struct {
+		flag  string
+		bytes int64
+	}{{"kvbm-cpu-cache-gb", c.Tiers.Host.Bytes}, {"kvbm-disk-cache-gb", c.Tiers.Disk.Bytes}, {"kvbm-remote-cache-gb", c.Tiers.Remote.Bytes}} {
+		if f.bytes > 0 && f.bytes < frame {
+			return &dynamo.Error{Kind: dynamo.KindInvalid, Message: fmt.Sprintf("--%s is %d bytes, and a single block of this model takes %d; give it many times that, or 0 to have none", f.flag, f.bytes, frame)}
+		}
+	}
+	return nil
 }
 
 func newMover(c *tier.Config) (*tier.Mover, error) {

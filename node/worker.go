@@ -46,7 +46,7 @@ type WorkerConfig struct {
 	Count int
 	// Role is engine.RolePrefill for workers that compute prompts for others,
 	// engine.RoleDecode for workers that go on with what those computed, or empty for
-	// workers that do both. The mocker and the native engine know the difference. Default
+	// workers that do both. The native engine, vLLM and the mocker know the difference. Default
 	// empty. (--disaggregation-mode)
 	Role string
 	// KVTransfer says how KV moves to and from other workers.
@@ -77,7 +77,7 @@ func (w *WorkerConfig) validate(engine string) error {
 		faults = append(faults, fmt.Errorf("--rpc-advertise names one address, and there are %d workers; leave it out, and give --rpc-host 0.0.0.0 to be reached by this host's name", w.Count))
 	}
 	if !w.canDisaggregate(engine) {
-		faults = append(faults, fmt.Errorf("--disaggregation-mode is %s; --engine native, without --kv-transfer off, and mocker have prefill and decode workers, this one is agg", w.Role))
+		faults = append(faults, fmt.Errorf("--disaggregation-mode is %s; --engine native, without --kv-transfer off, vllm and mocker have prefill and decode workers, this one is agg", w.Role))
 	}
 	faults = append(faults, w.KVTransfer.validate())
 	if w.Stagger > maxStagger {

@@ -36,6 +36,9 @@ type Config struct {
 	// Restored is what an earlier life of the process knew of workers' caches: each is
 	// used until the worker itself has told what has changed since. Nil: nothing.
 	Restored *Snapshot
+	// PeerFetch has workers fetch KV that others hold, where that is predicted to be
+	// quicker than to compute it. Default true. (--kv-peer-fetch)
+	PeerFetch bool
 	// Wait is how long a request waits for a worker that can take it, when all are
 	// full or there is none; 0 refuses it at once. Default 10 s. (--worker-wait)
 	Wait time.Duration
@@ -56,7 +59,7 @@ type Config struct {
 func DefaultConfig() Config {
 	return Config{
 		Mode: placement.KV.String(), Params: placement.DefaultParams(placement.KV), Wait: 10 * time.Second, Queue: 1024,
-		ApproximateTTL: 2 * time.Minute, PredictTTL: 5 * time.Second, IndexBytes: kvindex.DefaultConfig().MaxBytes,
+		PeerFetch: true, ApproximateTTL: 2 * time.Minute, PredictTTL: 5 * time.Second, IndexBytes: kvindex.DefaultConfig().MaxBytes,
 	}
 }
 

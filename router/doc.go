@@ -21,6 +21,11 @@
 //     asks for. What none can do is refused at once. An answer that a worker began goes
 //     on in the same arithmetic as long as such a worker is left, and never where it
 //     would go on otherwise (engine.GoesOn).
+//   - Where another worker holds more of a prompt than the one that is chosen, and fetching
+//     that is predicted to be quicker than to compute it, the other is asked to lend it until
+//     the first token has come. That may fail in any way, and takes as long as part of what
+//     it would have saved: then the worker computes. A request costs one goroutine for it,
+//     which ends before its sequence does.
 //   - Why a worker failed is for those who run it: the log and WorkerStats. A client is
 //     told since when nobody answers.
 //

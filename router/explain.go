@@ -51,6 +51,8 @@ type AttemptExplanation struct {
 	// Outcome is how the attempt ended, empty until it has; Code is the worker's.
 	Outcome string `json:"outcome"`
 	Code    string `json:"code,omitzero"`
+	// Fetch is about KV that another worker was to lend; absent if none was.
+	Fetch *FetchExplanation `json:"fetch,omitzero"`
 	// Record is the decision's record, from which the winner follows again.
 	Record []byte `json:"record"`
 }
@@ -143,7 +145,8 @@ func (e *entry) explain() AttemptExplanation {
 		}
 	}
 	a.Words = append([]string{words.Decision, words.Reason}, words.Otherwise...)
-	a.Words = slices.DeleteFunc(append(a.Words, words.Rest, e.split.Words()), func(s string) bool { return s == "" })
+	a.Words = slices.DeleteFunc(append(a.Words, words.Rest, e.fetch.words(), e.split.Words()), func(s string) bool { return s == "" })
+	a.Fetch = e.fetch
 	if e.cached >= 0 {
 		a.ObservedCached = &e.cached
 	}

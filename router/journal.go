@@ -34,6 +34,7 @@ type entry struct {
 	code    string
 	epoch   uint64
 	split   placement.Split
+	fetch   *FetchExplanation // nil: nothing was to be fetched
 }
 
 // keep notes a decision and returns its number.

@@ -66,6 +66,15 @@ const (
 	// snapshotChunk is how much of it is written under the lock at a time, or little
 	// more, and maxFrameBytes the most that a part of it may have.
 	snapshotChunk, maxFrameBytes = 64 << 10, 1 << 20
+	// maxLending bounds the requests that one worker lends KV for at once; further ones
+	// compute.
+	maxLending = 8
+	// minPatience and maxPatience bound how long a worker is waited for that is asked to
+	// lend, and unknownPatience is that where nobody knows what it would save. One that does
+	// not answer is not asked for lendHold.
+	minPatience, maxPatience = 20 * time.Millisecond, time.Second
+	unknownPatience          = 250 * time.Millisecond
+	lendHold                 = time.Second
 	// maxFaultBytes bounds what is kept of a worker's word why it failed; the rest is
 	// cut off.
 	maxFaultBytes = 500

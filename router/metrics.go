@@ -49,6 +49,9 @@ type Metrics struct {
 	indexEvictions            prometheus.Counter
 	repairs                   [2]prometheus.Counter // in place, by beginning anew
 	booked                    prometheus.Gauge
+	fetches                   [len(lendings)]prometheus.Counter
+	fetchedTokens             prometheus.Counter
+	lendSeconds               prometheus.Observer
 	waiting                   prometheus.Gauge
 }
 
@@ -81,6 +84,12 @@ func NewMetrics(r *obs.Registry) *Metrics {
 	m.floods = r.Counter("dynamo_router_isolated_workers_total", "Times a worker's KV events were too many and were passed over for a while.")
 	m.unknown = r.Counter("dynamo_router_unknown_events_total", "KV events of workers of a later version that were passed over, as they are not understood.")
 	m.indexEvictions = r.Counter("dynamo_router_index_evicted_blocks_total", "Blocks given up for want of memory; the index is too small if there are any.")
+	m.fetchedTokens = r.Counter("dynamo_router_fetched_tokens_total", "Tokens of prompts whose KV workers have fetched from others instead of computing it.")
+	m.lendSeconds = r.Histograms("dynamo_router_lend_seconds", "Time that workers took to say where KV is that they were asked to lend.", obs.BucketsStage).WithLabelValues()
+	fetches := r.Counters("dynamo_router_fetches_total", "Requests for which KV was to be fetched from another worker, by what became of it: fetched, or computed because it was gone, refused, slow to be lent, or lost; or the request ended before it was asked for.", "outcome")
+	for i, label := range lendings {
+		m.fetches[i] = fetches.WithLabelValues(label)
+	}
 	repairs := r.Counters("dynamo_router_index_repairs_total", "Differences between the prefix index and a worker's KV cache that nobody had noticed before, by what became of them.", "outcome")
 	for i, label := range []string{repairDone: "repaired", repairAnew: "anew"} {
 		m.repairs[i] = repairs.WithLabelValues(label)

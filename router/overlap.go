@@ -141,6 +141,9 @@ func (r *Router) firstLocked(c *call, b booking, cached int, now time.Time) {
 	m.prefilled++
 	c.paced, c.prefilled = now, m.prefilled
 	m.ttft.add(milliseconds(took), c.predicted)
+	if c.hint != nil {
+		c.hint.fetchedLocked(c, cached, took, now)
+	}
 	if mm := r.config.Metrics; mm != nil && took > 0 {
 		mm.ratio.Observe(c.predicted / milliseconds(took))
 	}
@@ -156,8 +159,10 @@ func (r *Router) firstLocked(c *call, b booking, cached int, now time.Time) {
 		s.New = max(prompt-cached, 0)
 		s.Pairs = float64(s.New) * (float64(prompt-s.New) + float64(s.New)/2)
 	}
-	m.estimate.First(s, c.predicted, took)
-	r.believeLocked(m, cand, now)
+	if c.hint == nil { // else it is not computing alone that took so long
+		m.estimate.First(s, c.predicted, took)
+		r.believeLocked(m, cand, now)
+	}
 }
 
 // pacedLocked learns from the time that n tokens of an answer took, if no prompt was
@@ -185,13 +190,16 @@ func (r *Router) believeLocked(m *member, cand *placement.Candidate, now time.Ti
 	}
 	model := m.estimate.Model()
 	_ = cand.SetModel(model) // one that is refused leaves what was there
+	cand.Timed = m.estimate.Timed()
 	if now.Sub(m.shared) < shareEvery {
 		return
 	}
 	m.shared = now
 	for _, other := range r.mu.list {
 		if other.kind == m.kind && !other.estimate.Known() {
-			_ = r.mu.fleet.Touch(other.index).SetModel(model)
+			peer := r.mu.fleet.Touch(other.index)
+			_ = peer.SetModel(model)
+			peer.Timed = m.estimate.Timed()
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/dynamo-go/dynamo"
+	"github.com/dynamo-go/dynamo/perfmodel"
 	"github.com/dynamo-go/dynamo/router/placement"
 )
 
@@ -26,6 +27,30 @@ func (r *Router) Quote(q *dynamo.Request, part placement.Role) placement.Quote {
 	}
 	d := r.decideLocked(c, c.arrived)
 	return d.Quote()
+}
+
+// Measured is how fast the workers are: the model of one of which enough was seen. false:
+// of none was.
+func (r *Router) Measured() (perfmodel.ClosedForm, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, m := range r.mu.list {
+		if m.estimate.Known() {
+			return m.estimate.Model(), true
+		}
+	}
+	return perfmodel.ClosedForm{}, false
+}
+
+// Assume has those workers taken for as fast as that of which nothing else is known.
+func (r *Router) Assume(model perfmodel.ClosedForm) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, m := range r.mu.list {
+		if !m.estimate.Known() {
+			_ = r.mu.fleet.Touch(m.index).SetModel(model) // one that is refused leaves what was there
+		}
+	}
 }
 
 type splitKey struct{}

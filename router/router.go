@@ -82,6 +82,8 @@ type call struct {
 	excluded  []placement.Key   // refused it, since it last waited
 	role      placement.Role    // the part that is asked about; Whole where one is served
 	split     *placement.Split  // how it came to be asked for, whole or in part; nil: nobody decided
+	borrows   bool              // KV may be fetched for it
+	hint      *hint             // from where, at the worker that it is booked at; nil: from nowhere
 	lists     *Ask              // says which workers may be chosen; nil: all
 	room      [4]placement.Key
 }
@@ -99,6 +101,7 @@ func (r *Router) Generate(ctx context.Context, q *dynamo.Request) iter.Seq2[dyna
 		if c.params.Policy.UsesOverlap() {
 			c.look = r.prefixes.look(q, c.arrived)
 			defer c.look.done()
+			c.borrows = r.borrows(q)
 		}
 		for {
 			b, err := r.take(ctx, c)
@@ -109,6 +112,7 @@ func (r *Router) Generate(ctx context.Context, q *dynamo.Request) iter.Seq2[dyna
 			}
 			e := r.attempt(ctx, c, b, yield)
 			if e.outcome == refused {
+				c.again(&e)
 				continue
 			}
 			if e.err != nil {
@@ -117,6 +121,17 @@ func (r *Router) Generate(ctx context.Context, q *dynamo.Request) iter.Seq2[dyna
 			return
 		}
 	}
+}
+
+// again makes c ready for the next worker after one that could not serve it. A worker that
+// was lost may have taken the KV that the request comes with, and some engines give it
+// once: who asks them again is given what has taken its place.
+func (c *call) again(e *ending) {
+	if e.code != engine.CodeLost || len(c.q.Handover) == 0 {
+		return
+	}
+	q := *c.q
+	q.Handover, c.q = nil, &q
 }
 
 // booking is a place that a request holds at a worker.
@@ -143,7 +158,14 @@ func (r *Router) attempt(ctx context.Context, c *call, b booking, yield func(dyn
 	defer func() { r.release(ctx, c, b, &e) }()
 	engine.PlacedAt(ctx, engine.Place{Worker: b.m.ID, Rank: max(b.rank, 0), Card: &b.m.Card, Waiting: b.waiting})
 	began, ended, grown := false, false, 0
-	for chunk, err := range b.m.Engine.Generate(ctx, c.atRank(b.rank)) {
+	q, enough := c.atRank(b.rank), func() {}
+	if c.hint != nil {
+		var done func()
+		q, enough, done = r.borrow(ctx, c, q)
+		defer done()
+	}
+	for chunk, err := range b.m.Engine.Generate(ctx, q) {
+		enough()
 		if err != nil {
 			e = r.judge(ctx, err, began)
 			return e
@@ -271,6 +293,9 @@ func (r *Router) decideLocked(c *call, now time.Time) placement.Decision {
 	if c.look != nil {
 		c.look.place(&q, r.mu.fleet.Len())
 	}
+	if c.borrows {
+		q.Peer = r.lenderLocked(&q)
+	}
 	return r.mu.fleet.Decide(c.params, q)
 }
 
@@ -297,6 +322,7 @@ func (r *Router) bookLocked(c *call, d *placement.Decision) booking {
 	if len(c.q.Handover) > 0 { // its KV comes from elsewhere
 		c.load.New, c.predicted = 0, t.Wait
 	}
+	c.hint = r.hintLocked(c, d)
 	if r.mu.shadow != nil {
 		r.mu.shadow.Observe(d)
 	}
@@ -339,6 +365,7 @@ func (r *Router) release(ctx context.Context, c *call, b booking, e *ending) {
 		j.total, j.outcome, j.code, j.cached = max(now.Sub(c.dispatch), 1), e.outcome, e.code, c.cached
 	}
 	r.countHitsLocked(c, b.m)
+	r.unhintLocked(c, b)
 	if b.m.index >= 0 {
 		cand := r.mu.fleet.Touch(b.m.index)
 		cand.Release(&c.load, now)

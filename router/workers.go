@@ -65,6 +65,9 @@ type member struct {
 	prefilled    uint64    // prompts that have come to their first token
 	tellsCached  bool      // with the first token it says how much of the prompt it held
 	shared       time.Time // when its speed was last taken for that of others
+	lending      int       // requests that it is asked to lend KV for
+	lendsAgain   time.Time // it is not asked before
+	link         placement.Link
 }
 
 func (m *member) key() placement.Key { return placement.Key{ID: m.ID, Epoch: m.Epoch} }

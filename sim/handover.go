@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"slices"
 	"time"
 
 	"github.com/dynamo-go/dynamo"
@@ -47,7 +48,7 @@ type Handovers struct {
 type handovers struct {
 	sum           Handovers
 	transfer, gap stats.Histogram
-	learned       placement.HandoverTime
+	learned       placement.HandoverTimes
 }
 
 // handed is what was counted; nil for a fleet without prefill workers.
@@ -100,13 +101,34 @@ func (s *simulation) expire(e *event) {
 func (s *simulation) split(r *request) bool {
 	p := placement.Parts{Mode: s.config.Split}
 	if p.Mode == placement.SplitAuto {
-		p.Prefill = s.prefill.quote(r, placement.Prefill)
-		p.Whole, p.Decode = s.router.quote(r, placement.Whole), s.router.quote(r, placement.Decode)
-		p.Handover = s.handovers.learned.Millis(p.Decode.New)
+		p.Prefill, p.Whole = s.prefill.quote(r, placement.Prefill), s.router.quote(r, placement.Whole)
+		switch {
+		case p.Prefill.Known && !p.Whole.Known && s.router.assume(s.prefill):
+			p.Whole = s.router.quote(r, placement.Whole)
+		case p.Whole.Known && !p.Prefill.Known && s.prefill.assume(s.router):
+			p.Prefill = s.prefill.quote(r, placement.Prefill)
+		}
+		p.Decode = s.router.quote(r, placement.Decode)
+		p.Handover = s.handovers.learned.Millis(placement.Pair{Prefill: p.Prefill.Worker, Decode: p.Decode.Worker}, p.Decode.New)
 	}
 	d := placement.DecideSplit(&p)
 	r.lacks, r.delay = p.Decode.New, int64(p.Decode.Terms.Wait*float64(time.Millisecond))
 	return d.Apart
+}
+
+// assume takes workers of which nothing was measured for as fast as one of another router,
+// and reports whether there is one.
+func (r *router) assume(other *router) bool {
+	i := slices.IndexFunc(other.estimates, func(e estimate) bool { return e.Known() })
+	if i < 0 {
+		return false
+	}
+	for k := range r.estimates {
+		if !r.estimates[k].Known() {
+			_ = r.fleet.Touch(k).SetModel(other.estimates[i].Model()) // one that is refused leaves what was there
+		}
+	}
+	return true
 }
 
 // quote is what a part of q would cost at the worker that it would go to.
@@ -160,7 +182,8 @@ func (r *request) goal() int {
 // begun is the first token of the second part: what the first one keeps is needed no
 // more.
 func (s *simulation) begun(r *request) {
-	s.handovers.learned.Observe(r.lacks, time.Duration(max(s.now-r.before.handed-r.delay, 0)))
+	pair := placement.Pair{Prefill: r.before.worker.id(), Decode: r.worker.id()}
+	s.handovers.learned.Observe(pair, r.lacks, time.Duration(max(s.now-r.before.handed-r.delay, 0)))
 	s.handovers.gap.Record(float64(r.second-r.first) / float64(time.Second))
 	s.letGo(r)
 }

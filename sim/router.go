@@ -79,7 +79,7 @@ func (r *router) join(w *worker) {
 	g, c := w.group, &r.sim.config
 	w.router, w.seat = r, len(r.members)
 	r.members = append(r.members, w)
-	key := placement.Key{ID: dynamo.WorkerID(w.number + 1), Epoch: 1}
+	key := placement.Key{ID: w.id(), Epoch: 1}
 	cand := placement.Candidate{
 		Key: key, State: placement.Up, MaxRunning: g.MaxRunning, MaxQueue: g.MaxQueue,
 		StepTokens: g.StepTokens, KVCapacity: g.Blocks * c.BlockSize,

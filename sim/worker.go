@@ -70,6 +70,9 @@ type worker struct {
 	shadow  *shadow // nil without Config.Check
 }
 
+// id is what routers call the worker.
+func (w *worker) id() dynamo.WorkerID { return dynamo.WorkerID(w.number + 1) }
+
 func newWorker(s *simulation, number int, g *Group) (*worker, error) {
 	scheduler, err := sched.New(s.config.scheduler(g))
 	if err != nil {

@@ -32,6 +32,7 @@ type Agent struct {
 	copiers  tokens
 	reaper   reaper
 	inbox    inbox
+	ear      ear
 	ready    chan struct{}
 	stopping chan struct{}
 	wg       sync.WaitGroup
@@ -68,6 +69,7 @@ func New(c Config) (*Agent, error) {
 		copiers: make(tokens, min(c.CopyWorkers, runtime.GOMAXPROCS(0)-1)), ready: make(chan struct{}), stopping: make(chan struct{})}
 	a.reaper = reaper{a: a, bell: make(chan struct{}, 1)}
 	a.inbox.init()
+	a.ear.init()
 	a.mu.memories, a.mu.peers = map[MemoryID]*Memory{}, map[AgentID]*Peer{}
 	a.mu.live, a.mu.conns = map[*Transfer]struct{}{}, map[uint64]io.Closer{}
 	a.mu.latest = map[ordinal]latest{}
@@ -75,7 +77,7 @@ func New(c Config) (*Agent, error) {
 	if a.keys, err = deriveKeys(c.Key); err != nil {
 		return nil, err
 	}
-	a.backends = []backend{&local{c.Process}, newShm(a), &tcp{a},
+	a.backends = []backend{&local{c.Process}, newShm(a), newUCX(a), &tcp{a},
 		newStored(c.Process, PathFile, MediumFile), newStored(c.Process, PathObject, MediumObject)}
 	return a, nil
 }
@@ -162,6 +164,7 @@ func (a *Agent) stop(listeners []net.Listener) {
 	a.mu.queue = nil
 	a.mu.Unlock()
 	close(a.stopping)
+	a.ear.close()
 	for _, q := range queue {
 		q.t.over(errStopped)
 	}

@@ -16,12 +16,12 @@ import (
 )
 
 // Notifications of the path shm go through a ring in memory that both processes
-// map, and an eventfd that wakes the reader if it sleeps. The ring is the reader's,
-// one for each writer:
+// map, and eventfds that wake the reader if it sleeps. The ring is the reader's, one
+// for each writer:
 //
 //	0    8  head: bytes written, by the writer
 //	64   8  tail: bytes read, by the reader; what was read is acknowledged
-//	128  8  1 while the reader sleeps; the writer takes it away and wakes it
+//	128  8  who sleeps, see ear; the writer takes it away and wakes them
 //	4096    records, each 4 bytes of length, a note's frame, and padding to 8
 const (
 	ringHead   = 0
@@ -63,7 +63,6 @@ func (r ring) get(at uint64, b []byte) {
 type bell struct {
 	*window
 	ring  ring
-	event int
 	head  uint64
 	frame []byte
 
@@ -109,9 +108,12 @@ func (b *bell) write(n *note, stream uint32) bool {
 
 // wake wakes the reader if it sleeps.
 func (b *bell) wake() {
-	if b.ring.load(ringAsleep) != 0 && atomic.SwapUint64(&b.ring.words[ringAsleep], 0) != 0 {
+	if b.ring.load(ringAsleep) == awake {
+		return
+	}
+	if who := atomic.SwapUint64(&b.ring.words[ringAsleep], awake); who != awake {
 		one := [8]byte{1}
-		_, _ = unix.Write(b.event, one[:]) // fails only if it is full, and then it wakes
+		_, _ = unix.Write(b.events[min(who, earWaits)-1], one[:]) // fails only if it is full, and then it wakes
 	}
 }
 
@@ -205,26 +207,35 @@ func (r *shmRail) watchBell(b *bell) {
 }
 
 func receiveBell(conn *net.UnixConn) (*bell, error) {
-	files, head, err := receiveFiles(conn, 2)
+	files, head, err := receiveFiles(conn, 3)
 	if err != nil {
 		return nil, err
 	}
-	defer files[0].Close() // the mapping lasts
-	defer files[1].Close()
+	defer func() {
+		for _, f := range files {
+			_ = f.Close() // mappings and copies last
+		}
+	}()
+	var m []byte
 	if n := binary.BigEndian.Uint64(head); n != ringBytes {
-		return nil, fmt.Errorf("a ring of %d bytes came, and one of %d is due", n, ringBytes)
+		err = fmt.Errorf("a ring of %d bytes came, and one of %d is due", n, ringBytes)
+	} else {
+		m, err = mapSealed(files[0], ringData+ringBytes, unix.PROT_READ|unix.PROT_WRITE)
 	}
-	m, err := mapSealed(files[0], ringData+ringBytes, unix.PROT_READ|unix.PROT_WRITE)
 	if err != nil {
 		return nil, err
 	}
-	event, err := unix.FcntlInt(files[1].Fd(), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		_ = unix.Munmap(m) // the fault is reported
-		return nil, err
+	w := &window{conn: conn, maps: [][]byte{m}}
+	for _, f := range files[1:] {
+		fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			w.conn = nil
+			w.unmap() // the fault is reported
+			return nil, err
+		}
+		w.events = append(w.events, fd)
 	}
-	w := &window{conn: conn, maps: [][]byte{m}, free: nil, event: os.NewFile(uintptr(event), "bell")}
-	return &bell{window: w, ring: viewRing(m), event: event}, nil
+	return &bell{window: w, ring: viewRing(m)}, nil
 }
 
 // hearBell serves the bell of one peer until its connection ends.
@@ -243,80 +254,33 @@ func (a *Agent) hearBell(nc net.Conn, g greeting) error {
 		_ = file.Close() // the fault is reported
 		return fmt.Errorf("eventfd: %w", err)
 	}
-	event := os.NewFile(uintptr(fd), "bell") // waits in the poller; its Fd would make it block
+	h := &hearing{ring: viewRing(mapped), a: a, turn: make(chan struct{}, 1), from: origin{id: g.id, name: g.name}, gone: make(chan struct{})}
+	h.event = os.NewFile(uintptr(fd), "bell") // waits in the poller; its Fd would make it block
+	h.turn <- struct{}{}
+	defer h.event.Close()
+	ear, err := a.ear.add(h)
+	if err != nil {
+		_ = file.Close() // the fault is reported
+		return err
+	}
+	defer a.ear.remove(h) // before its memory goes
 	head := binary.BigEndian.AppendUint64(nil, ringBytes)
 	head = binary.BigEndian.AppendUint64(head, 0)
-	_, _, err = conn.WriteMsgUnix(head, unix.UnixRights(int(file.Fd()), fd), nil)
+	_, _, err = conn.WriteMsgUnix(head, unix.UnixRights(int(file.Fd()), fd, int(ear.Fd())), nil)
 	_ = file.Close() // the peer has its own
 	if err != nil {
-		_ = event.Close() // the fault is reported
 		return fmt.Errorf("hand the bell over: %w", err)
 	}
-	done, gone := make(chan error, 1), make(chan struct{})
+	done := make(chan error, 1)
 	go func() {
-		err := a.listenBell(viewRing(mapped), event, g, gone)
+		err := h.run()
 		_ = conn.Close() // ends the copy below
 		done <- err
 	}()
 	_, _ = io.Copy(io.Discard, conn) // that it has ended is what counts
-	close(gone)
-	_ = event.Close() // ends the goroutine above
+	close(h.gone)
+	_ = h.event.Close() // ends the goroutine above
 	return <-done
-}
-
-// listenBell hears what is in the ring, and sleeps when nothing is.
-func (a *Agent) listenBell(r ring, event *os.File, g greeting, gone <-chan struct{}) error {
-	from := origin{id: g.id, name: g.name}
-	var tail uint64
-	var count [8]byte
-	for {
-		for head := r.load(ringHead); tail != head; {
-			size, err := a.hearRecord(r, tail, head, &from, gone)
-			if err != nil {
-				return err
-			}
-			tail += size
-			r.store(ringTail, tail)
-		}
-		r.store(ringAsleep, 1)
-		if r.load(ringHead) != tail {
-			r.store(ringAsleep, 0)
-			continue
-		}
-		if _, err := event.Read(count[:]); err != nil {
-			// The peer may have written before it ended.
-			if r.load(ringHead) == tail {
-				return io.EOF
-			}
-		}
-	}
-}
-
-// hearRecord takes one record. The ring is the peer's to write: nothing in it is
-// believed, and it is read once.
-func (a *Agent) hearRecord(r ring, tail, head uint64, from *origin, gone <-chan struct{}) (size uint64, err error) {
-	var length [recordHead]byte
-	r.get(tail, length[:])
-	n := uint64(binary.LittleEndian.Uint32(length[:]))
-	size = recordBytes(int(n))
-	if n < frameHead || n > noteFrame || size > head-tail || head-tail > ringBytes {
-		return 0, lost(nil, "%q wrote nonsense into its ring", from.name)
-	}
-	b := make([]byte, n)
-	r.get(tail+recordHead, b)
-	note, stream, err := readNote(b)
-	if err != nil {
-		return 0, err
-	}
-	from.stream = stream
-	for a.hear(*from, note) == noteLater {
-		select {
-		case <-gone: // and what it wrote is not heard: it is not there to say it again
-			return 0, io.EOF
-		case <-time.After(notifyPause): // the inbox is full, or another path brings what is missing
-		}
-	}
-	return size, nil
 }
 
 // readNote reads a note's frame.

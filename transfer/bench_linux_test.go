@@ -25,6 +25,8 @@ func benchPair(b *testing.B, path Path) (x, y *Agent) {
 			c.Process = process
 		case PathShm:
 			c.SocketDir = dir
+		case PathUCX:
+			c.UCX = true
 		case PathTCP:
 			l, err := net.Listen("tcp", "127.0.0.1:0")
 			if err != nil {
@@ -166,7 +168,7 @@ func benchBlocks(b *testing.B, path Path, block, count int64) {
 			copy(theirs[remote[i].Offset:][:block], mx.bytes[local[i].Offset:][:block])
 		}
 	})
-	if path == PathTCP {
+	if path == PathTCP || path == PathUCX {
 		c.add("raw", rawTCP(b, block, count))
 	}
 	c.add("write", post(Write, false))
@@ -226,55 +228,57 @@ func rawTCP(b *testing.B, block, count int64) func() {
 // here, and until a goroutine that sleeps there has the notification.
 func BenchmarkMessage(b *testing.B) {
 	for _, path := range []Path{PathLocal, PathShm, PathTCP} {
-		b.Run(path.String(), func(b *testing.B) {
-			x, y := benchPair(b, path)
-			mx := benchMemory(b, x, 4096)
-			benchMemory(b, y, 4096)
-			p, err := x.Import(y.Export())
-			if err != nil {
-				b.Fatal(err)
+		b.Run(path.String(), func(b *testing.B) { benchMessage(b, path) })
+	}
+}
+
+func benchMessage(b *testing.B, path Path) {
+	x, y := benchPair(b, path)
+	mx := benchMemory(b, x, 4096)
+	benchMemory(b, y, 4096)
+	p, err := x.Import(y.Export())
+	if err != nil {
+		b.Fatal(err)
+	}
+	info, _ := p.Memory("kv")
+	l, err := x.Prepare(p, []Descriptor{mx.At(0, 8)}, []Descriptor{info.At(0, 8)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	heard := make(chan time.Time, 1)
+	go func() {
+		for {
+			if _, err := y.Notification(b.Context()); err != nil {
+				return
 			}
-			info, _ := p.Memory("kv")
-			l, err := x.Prepare(p, []Descriptor{mx.At(0, 8)}, []Descriptor{info.At(0, 8)})
-			if err != nil {
-				b.Fatal(err)
-			}
-			heard := make(chan time.Time, 1)
-			go func() {
-				for {
-					if _, err := y.Notification(b.Context()); err != nil {
-						return
-					}
-					heard <- time.Now()
-				}
-			}()
-			var done, told []time.Duration
-			message := func() {
-				begun := time.Now()
-				t, err := x.Post(l, Write, Options{Notify: []byte("message")})
-				if err == nil {
-					err = t.Wait(context.Background())
-				}
-				if err != nil {
-					b.Fatal(err)
-				}
-				done = append(done, time.Since(begun))
-				told = append(told, (<-heard).Sub(begun))
-			}
-			message()
-			for b.Loop() {
-				time.Sleep(50 * time.Microsecond) // so that everybody sleeps
-				message()
-			}
-			b.ReportMetric(0, "ns/op")
-			for _, m := range []struct {
-				name string
-				d    []time.Duration
-			}{{"done", done}, {"told", told}} {
-				slices.Sort(m.d)
-				b.ReportMetric(float64(m.d[len(m.d)/2].Nanoseconds())/1e3, m.name+"-p50-µs")
-				b.ReportMetric(float64(m.d[len(m.d)*99/100].Nanoseconds())/1e3, m.name+"-p99-µs")
-			}
-		})
+			heard <- time.Now()
+		}
+	}()
+	var done, told []time.Duration
+	message := func() {
+		begun := time.Now()
+		t, err := x.Post(l, Write, Options{Notify: []byte("message")})
+		if err == nil {
+			err = t.Wait(context.Background())
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+		done = append(done, time.Since(begun))
+		told = append(told, (<-heard).Sub(begun))
+	}
+	message()
+	for b.Loop() {
+		time.Sleep(50 * time.Microsecond) // so that everybody sleeps
+		message()
+	}
+	b.ReportMetric(0, "ns/op")
+	for _, m := range []struct {
+		name string
+		d    []time.Duration
+	}{{"done", done}, {"told", told}} {
+		slices.Sort(m.d)
+		b.ReportMetric(float64(m.d[len(m.d)/2].Nanoseconds())/1e3, m.name+"-p50-µs")
+		b.ReportMetric(float64(m.d[len(m.d)*99/100].Nanoseconds())/1e3, m.name+"-p99-µs")
 	}
 }

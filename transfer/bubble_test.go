@@ -97,6 +97,58 @@ func bubble(t *testing.T, path transfer.Path) {
 	if took := time.Since(begun); took != 1500*time.Millisecond {
 		t.Errorf("a lease of 1.5 s lasted %v", took)
 	}
+	slow(t, a, b)
 	stop()
 	synctest.Wait()
+}
+
+// slow reads from b piece by piece, for longer than the lease lasts: its owner sees that
+// it goes on, and extends it, until it does not.
+func slow(t *testing.T, a, b *transfer.Agent) {
+	const pages, page, ttl = 20, 4096, time.Second
+	own, err := a.Register(transfer.Section{Name: "slow own", Bytes: make([]byte, pages*page), PageBytes: page})
+	if err != nil {
+		t.Fatal(err)
+	}
+	kv, err := b.Register(transfer.Section{Name: "slow kv", Bytes: make([]byte, pages*page), PageBytes: page})
+	if err != nil {
+		t.Fatal(err)
+	}
+	lease, err := kv.Lend(transfer.Range{Length: pages * page}, false, ttl)
+	if err != nil {
+		t.Fatal(err)
+	}
+	begun := time.Now()
+	go func() { // ends with the lease
+		seen := uint64(0)
+		for time.Sleep(ttl / 2); ; time.Sleep(ttl / 2) {
+			n := lease.Touches()
+			if n == seen || !lease.Extend(ttl) {
+				return
+			}
+			seen = n
+		}
+	}()
+	peer, err := a.Import(b.Export())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range int64(pages) {
+		l, err := a.Prepare(peer, []transfer.Descriptor{own.At(i*page, page)}, []transfer.Descriptor{lease.At(i*page, page)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		x, err := a.Post(l, transfer.Read, transfer.Options{})
+		if err == nil {
+			err = x.Wait(t.Context())
+		}
+		if err != nil {
+			t.Fatalf("page %d, after %v: %v", i, time.Since(begun), err)
+		}
+		time.Sleep(ttl / 4)
+	}
+	<-lease.Done()
+	if took := time.Since(begun); took < pages*ttl/4 || took > pages*ttl/4+2*ttl {
+		t.Errorf("a lease of %v that is renewed while it is used, for %v, lasted %v", ttl, pages*ttl/4, took)
+	}
 }

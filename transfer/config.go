@@ -50,6 +50,11 @@ type Config struct {
 	// SocketDir is a directory that all agents of this host share; in it lie the
 	// sockets of the path shm. Empty: no such path.
 	SocketDir string
+	// UCX has the path ucx, if this binary was built with the tag dl and the host has
+	// libucp; otherwise that is logged, and there is none. It listens where libucp
+	// does (UCX_NET_DEVICES), and what UCX_TLS names moves the bytes. Not with TLS:
+	// libucp does not encrypt. Default false.
+	UCX bool
 	// Process joins the agents of one process, which copy directly. Default nil:
 	// none but the agent itself.
 	Process *Process
@@ -104,6 +109,9 @@ func (c *Config) Validate() error {
 		if r.got < 1 || r.got > r.top {
 			fault("%s: %d given; 1 to %d are possible", r.name, r.got, r.top)
 		}
+	}
+	if c.UCX && c.TLS != nil {
+		fault("the path ucx beside TLS: libucp does not encrypt; give one of them")
 	}
 	if c.Timeout <= 0 {
 		fault("a transfer's timeout of %v: give one above 0", c.Timeout)

@@ -84,6 +84,7 @@ type fence struct {
 type lent struct {
 	pages    span
 	expires  time.Time
+	touched  uint64 // accesses that were announced under its token
 	draining bool
 }
 
@@ -140,7 +141,35 @@ func (f *fence) enter(conn uint64, s span, token uint64, op Op) (ticket uint64, 
 	}
 	f.last++
 	f.busy[f.last] = access{conn, s}
+	if l := f.lent[token]; l != nil {
+		l.touched++
+	}
 	return f.last, true
+}
+
+// extend has a lease that has not ended last until expires, if it would not last longer.
+func (f *fence) extend(token uint64, expires time.Time) bool {
+	l := f.lent[token]
+	if l == nil || l.draining {
+		return false
+	}
+	if expires.After(l.expires) {
+		l.expires = expires
+	}
+	return true
+}
+
+// touches counts the accesses under a lease so far. An access of another process, which
+// tells no number, counts as one each time that it is seen.
+func (f *fence) touches(token uint64, foreign func(span) bool) uint64 {
+	l := f.lent[token]
+	if l == nil {
+		return 0
+	}
+	if foreign(l.pages) {
+		l.touched++
+	}
+	return l.touched
 }
 
 // leave takes the announcement back.

@@ -257,6 +257,10 @@ func (w *world) own() {
 			w.fault = "a lease is settled that nobody settled"
 		case !l.draining && w.r.IntN(40) == 0:
 			w.f.finish(g.token)
+		case !l.draining && w.r.IntN(8) == 0:
+			w.f.touches(g.token, w.foreign)
+			w.f.extend(g.token, w.now.Add(time.Duration(w.r.IntN(50))*time.Millisecond))
+			continue
 		case !l.draining:
 			continue
 		}

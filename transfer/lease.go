@@ -89,6 +89,23 @@ func (l *Lease) Acknowledge() { l.end(Acknowledged) }
 // Revoke ends the lease because its owner wants the range.
 func (l *Lease) Revoke() { l.end(Revoked) }
 
+// Extend has the lease last for ttl from here on, if it would not last longer; false: it
+// has ended, and stays so.
+func (l *Lease) Extend(ttl time.Duration) bool {
+	l.m.mu.Lock()
+	defer l.m.mu.Unlock()
+	return l.m.mu.fence.extend(l.token, time.Now().Add(ttl)) // the reaper wakes at the old time, and sees
+}
+
+// Touches grows as peers touch the range: who compares it with what it was knows whether
+// a transfer goes on. Of a process that copies by itself it is known only while it does.
+// After the range was given back it is 0.
+func (l *Lease) Touches() uint64 {
+	l.m.mu.Lock()
+	defer l.m.mu.Unlock()
+	return l.m.mu.fence.touches(l.token, l.m.foreignLocked)
+}
+
 // Done is closed when the lease has ended and no peer can touch the range.
 func (l *Lease) Done() <-chan struct{} { return l.done }
 

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,19 +18,18 @@ import (
 // of who waits for them.
 type link struct {
 	p    *Peer
-	nc   net.Conn
 	turn chan struct{}
 	dead chan struct{}
 	out  []byte      // of who has the turn
 	bufs net.Buffers // likewise
 
 	notes atomic.Bool // has carried some
+	patience
 
 	mu struct {
 		sync.Mutex
 		last    uint64
 		waiting map[uint64]*exchange
-		due     time.Time // when the peer's silence has lasted too long
 		err     error
 	}
 }
@@ -57,7 +55,7 @@ func (x *exchange) end(err error) {
 }
 
 func newLink(p *Peer, nc net.Conn) (*link, bool) {
-	l := &link{p: p, nc: nc, turn: make(chan struct{}, 1), dead: make(chan struct{})}
+	l := &link{p: p, patience: patience{nc: nc}, turn: make(chan struct{}, 1), dead: make(chan struct{})}
 	l.mu.waiting = map[uint64]*exchange{}
 	l.turn <- struct{}{}
 	if !p.a.spawn(l.run) {
@@ -128,8 +126,7 @@ func (l *link) expect(x *exchange) error {
 	if len(l.mu.waiting) > 1 {
 		return nil
 	}
-	l.mu.due = time.Now().Add(stallTimeout)
-	return l.nc.SetReadDeadline(l.mu.due)
+	return l.patience.expect()
 }
 
 // claim takes an exchange off the list: whoever does so ends it.
@@ -240,7 +237,7 @@ func (l *link) send(ctx context.Context, x *exchange) error {
 // write writes buffers. A write that is cancelled has cancelGrace to end by
 // itself, because half a frame ends the connection.
 func (l *link) write(ctx context.Context, bufs net.Buffers) error {
-	if err := l.nc.SetWriteDeadline(time.Now().Add(stallTimeout)); err != nil {
+	if err := l.writing(); err != nil {
 		return err
 	}
 	var stop func() bool
@@ -251,24 +248,22 @@ func (l *link) write(ctx context.Context, bufs net.Buffers) error {
 			close(over)
 		})
 	}
-	_, err := bufs.WriteTo(l.nc)
+	err := writeAll(l.nc, bufs)
 	if stop != nil && !stop() {
 		<-over // so that it does not meet the next one's write
+		l.until = time.Time{}
 	}
 	return err
 }
 
 // receive reads answers.
 func (l *link) receive() error {
-	br := bufio.NewReaderSize(l.nc, readBytes)
+	br := bufio.NewReaderSize(&l.patience, readBytes)
 	head := make([]byte, frameHead)
 	var table []byte
 	var entries []entry
 	for {
 		if _, err := br.Peek(1); err != nil {
-			if errors.Is(err, os.ErrDeadlineExceeded) && l.unhurried() {
-				continue
-			}
 			return err
 		}
 		if _, err := io.ReadFull(br, head); err != nil {
@@ -297,26 +292,15 @@ func (l *link) receive() error {
 	}
 }
 
-// unhurried reports, after a time of silence, whether nobody has waited so long.
-func (l *link) unhurried() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if len(l.mu.waiting) == 0 {
-		l.mu.due = time.Time{}
-		return l.nc.SetReadDeadline(time.Time{}) == nil
-	}
-	return time.Now().Before(l.mu.due)
-}
-
 // rewind gives the peer time again after it has answered.
 func (l *link) rewind() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.mu.waiting) == 0 {
-		return nil // the next expect sets it, or unhurried lifts it
+		l.relax()
+		return nil
 	}
-	l.mu.due = time.Now().Add(stallTimeout)
-	return l.nc.SetReadDeadline(l.mu.due)
+	return l.patience.expect()
 }
 
 // answer gives a frame to who waits for it.
@@ -418,7 +402,7 @@ func (l *link) carry(ctx context.Context, notes []*note) (bool, error) {
 	for _, n := range notes {
 		l.out = n.frame(l.out, l.p.notes.stream)
 	}
-	err := l.nc.SetWriteDeadline(time.Now().Add(stallTimeout))
+	err := l.writing()
 	if err == nil {
 		_, err = l.nc.Write(l.out)
 	}

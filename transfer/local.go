@@ -97,10 +97,14 @@ func copyInline(r reach, j *job) error {
 	return nil
 }
 
+// errElsewhere says that a peer is of another process, as most are; its notes go by the
+// next rail. It is made once because that is what each of them meets first.
+var errElsewhere = lost(nil, "no agent of this process")
+
 func (r *localRail) carry(_ context.Context, notes []*note) (bool, error) {
-	t, err := r.target()
-	if err != nil {
-		return false, err
+	t := r.process.agent(r.peer.id)
+	if t == nil {
+		return false, errElsewhere
 	}
 	for _, n := range notes {
 		if status := t.hear(origin{r.peer.a.id, r.peer.a.cfg.Name, r.peer.notes.stream}, n); status != noteHeard {

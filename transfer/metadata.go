@@ -139,9 +139,9 @@ func (c *cursor) u16() uint16 { return binary.BigEndian.Uint16(c.take(2)) }
 func (c *cursor) u32() uint32 { return binary.BigEndian.Uint32(c.take(4)) }
 func (c *cursor) u64() uint64 { return binary.BigEndian.Uint64(c.take(8)) }
 
-func (c *cursor) text() string {
+func (c *cursor) text(most int) string {
 	n := int(c.u16())
-	if n > maxTextBytes || n > len(c.rest) {
+	if n > most || n > len(c.rest) {
 		c.rest, c.short = nil, true
 		return ""
 	}
@@ -166,7 +166,7 @@ func decodeMetadata(b, key []byte) (*metadata, error) {
 	c := cursor{rest: body[metaHead:]}
 	m := &metadata{addresses: map[Path]string{}}
 	copy(m.id[:], c.take(len(m.id)))
-	m.name, m.content.Model, m.content.Layout = c.text(), c.text(), c.text()
+	m.name, m.content.Model, m.content.Layout = c.text(maxTextBytes), c.text(maxTextBytes), c.text(maxTextBytes)
 	last := -1
 	for range c.u8() {
 		p := Path(c.u8())
@@ -174,14 +174,14 @@ func decodeMetadata(b, key []byte) (*metadata, error) {
 			return nil, invalid("the metadata of %q names paths that this agent does not know", m.name)
 		}
 		last = int(p)
-		m.addresses[p] = c.text()
+		m.addresses[p] = c.text(maxAddressBytes)
 	}
 	n := int(c.u32())
 	if n > MaxMemories || n*memoryBytes > len(c.rest) {
 		return nil, invalid("the metadata of %q announces %d memories in %d bytes", m.name, n, len(c.rest))
 	}
 	for range n {
-		s := MemoryInfo{ID: MemoryID(c.u32()), Medium: Medium(c.u8()), Access: Access(c.u8()), Bytes: int64(c.u64()), PageBytes: int64(c.u64()), base: c.u64(), Name: c.text()}
+		s := MemoryInfo{ID: MemoryID(c.u32()), Medium: Medium(c.u8()), Access: Access(c.u8()), Bytes: int64(c.u64()), PageBytes: int64(c.u64()), base: c.u64(), Name: c.text(maxTextBytes)}
 		if s.Medium >= mediumCount || s.Access > AccessWrite || s.Bytes < 1 || s.PageBytes < 1 {
 			return nil, invalid("the metadata of %q describes memory %q as nothing that can be", m.name, s.Name)
 		}

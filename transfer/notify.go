@@ -184,21 +184,24 @@ func (n *notes) atOnce(batch []*note) bool {
 
 // carry sends a batch over the first rail that takes it.
 func (n *notes) carry(ctx context.Context, batch []*note) (sent bool, err error) {
-	err = lost(nil, "no path to %q carries notifications", n.peer.Name())
+	now := time.Now()
 	for _, second := range []bool{false, true} {
 		for _, r := range n.peer.rails {
 			c, ok := r.rail.(carrier)
-			if !ok || r.resting(time.Now()) != second {
+			if !ok || r.resting(now) != second {
 				continue
 			}
 			if sent, err = c.carry(ctx, batch); sent && err == nil {
 				n.peer.a.count.sent.Add(float64(len(batch)))
 				return true, nil
 			}
-			if ctx == atOnce {
-				return false, nil
+			if ctx == atOnce && err == nil {
+				return false, nil // it would have to wait
 			}
 		}
+	}
+	if err == nil || err == errElsewhere {
+		err = lost(err, "no path to %q carries notifications", n.peer.Name())
 	}
 	return false, err
 }
@@ -342,6 +345,20 @@ func (i *inbox) init() {
 	i.mu.heard = map[AgentID]heard{}
 }
 
+// ring wakes one who waits.
+func (i *inbox) ring() {
+	select {
+	case i.bell <- struct{}{}:
+	default: // it is rung
+	}
+}
+
+func (i *inbox) empty() bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return len(i.mu.queue) == 0
+}
+
 // origin is where a note comes from.
 type origin struct {
 	id     AgentID
@@ -385,6 +402,10 @@ func (a *Agent) hear(from origin, n *note) int {
 	i := &a.inbox
 	i.mu.Lock()
 	status, next := i.nextLocked(from, n)
+	last := next && len(n.releases) == 0
+	if last {
+		i.takeLocked(from, n)
+	}
 	i.mu.Unlock()
 	if !next {
 		if status == noteHeard {
@@ -397,18 +418,19 @@ func (a *Agent) hear(from origin, n *note) int {
 			m.acknowledge(r.token)
 		}
 	}
-	i.mu.Lock()
-	if _, next = i.nextLocked(from, n); next {
-		i.takeLocked(from, n)
+	if !last {
+		i.mu.Lock()
+		if _, next = i.nextLocked(from, n); next {
+			i.takeLocked(from, n)
+		}
+		i.mu.Unlock()
 	}
-	i.mu.Unlock()
 	if !next || !n.notify {
 		return noteHeard
 	}
 	a.count.received.Inc()
-	select {
-	case i.bell <- struct{}{}:
-	default: // it is rung
+	if !a.ear.rouse() {
+		i.ring()
 	}
 	return noteHeard
 }
@@ -426,14 +448,14 @@ func (a *Agent) Notification(ctx context.Context) (Notification, error) {
 			more := len(i.mu.queue) > 0
 			i.mu.Unlock()
 			if more { // for another who waits
-				select {
-				case i.bell <- struct{}{}:
-				default:
-				}
+				i.ring()
 			}
 			return n, nil
 		}
 		i.mu.Unlock()
+		if ctx.Err() == nil && a.ear.wait(ctx, i) {
+			continue
+		}
 		select {
 		case <-i.bell:
 		case <-ctx.Done():

@@ -2,6 +2,7 @@ package transfer
 
 import (
 	"context"
+	"net"
 	"sync"
 	"time"
 )
@@ -9,19 +10,20 @@ import (
 // Path is a way bytes go.
 type Path uint8
 
-// The paths, fastest first. Their numbers are part of the metadata.
+// The paths. Their numbers are part of the metadata.
 const (
 	PathLocal  Path = iota // within this process
 	PathShm                // by mapping the peer's memory
 	PathTCP                // over tcp connections
 	PathFile               // into files of this process and out of them
 	PathObject             // the same with objects of a store
+	PathUCX                // by libucp: RDMA, where there is
 	pathCount
 )
 
 // String names the path, as metrics do.
 func (p Path) String() string {
-	return [...]string{PathLocal: "local", PathShm: "shm", PathTCP: "tcp", PathFile: "file", PathObject: "object"}[p]
+	return [...]string{PathLocal: "local", PathShm: "shm", PathTCP: "tcp", PathFile: "file", PathObject: "object", PathUCX: "ucx"}[p]
 }
 
 // backend is one path of an agent: what it tells of itself, and rails to peers.
@@ -75,6 +77,17 @@ var atOnce = func() context.Context {
 
 // receipter is a carrier that has to be asked what the peer has acknowledged.
 type receipter interface{ receipts() }
+
+// gatherer is a connection that takes several buffers at once.
+type gatherer interface{ gather(net.Buffers) error }
+
+func writeAll(nc net.Conn, bufs net.Buffers) error {
+	if g, ok := nc.(gatherer); ok {
+		return g.gather(bufs)
+	}
+	_, err := bufs.WriteTo(nc)
+	return err
+}
 
 // job is what a rail is to do.
 type job struct {

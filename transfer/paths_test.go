@@ -44,6 +44,8 @@ func config(t testing.TB, name string, p transfer.Path, process *transfer.Proces
 		c.Process = process
 	case transfer.PathShm:
 		c.SocketDir = dir
+	case transfer.PathUCX:
+		c.UCX = true
 	case transfer.PathTCP:
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {

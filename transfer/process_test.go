@@ -40,13 +40,16 @@ func TestMain(m *testing.M) {
 func child(dir string) error {
 	c := transfer.DefaultConfig()
 	c.Name, c.Key, c.Content = "child", []byte("a key for the tests of transfer"), transfer.Content{Model: "tiny@1", Layout: "contiguous"}
-	if dir == "tcp:" {
+	switch dir {
+	case "ucx:":
+		c.UCX = true
+	case "tcp:":
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			return err
 		}
 		c.Listener = l
-	} else {
+	default:
 		c.SocketDir = dir
 	}
 	a, err := transfer.New(c)
@@ -144,111 +147,115 @@ func eachPath(t *testing.T, test func(t *testing.T, a *transfer.Agent, p *proces
 			if path == transfer.PathShm && !hasShm(t) {
 				t.Skip("no shared memory on this system")
 			}
-			dir := t.TempDir()
-			a, _ := start(t, config(t, "parent", path, nil, dir))
-			if path == transfer.PathTCP {
-				dir = "tcp:"
-			}
-			test(t, a, spawn(t, dir))
+			byPath(t, path, test)
 		})
 	}
 }
 
+func byPath(t *testing.T, path transfer.Path, test func(t *testing.T, a *transfer.Agent, p *process)) {
+	dir := t.TempDir()
+	a, _ := start(t, config(t, "parent", path, nil, dir))
+	if path != transfer.PathShm {
+		dir = path.String() + ":"
+	}
+	test(t, a, spawn(t, dir))
+}
+
 // TestPeerKilled: whoever posts to a process that is killed hears of it within
 // 50 ms.
-func TestPeerKilled(t *testing.T) {
-	eachPath(t, func(t *testing.T, a *transfer.Agent, c *process) {
-		p, err := a.Import(c.blob)
-		if err != nil {
-			t.Fatal(err)
+func TestPeerKilled(t *testing.T) { eachPath(t, peerKilled) }
+
+func peerKilled(t *testing.T, a *transfer.Agent, c *process) {
+	p, err := a.Import(c.blob)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := memory(t, a, transfer.Section{Name: "own"}, childBytes)
+	info, _ := p.Memory("kv")
+	l, err := a.Prepare(p, []transfer.Descriptor{m.At(0, childBytes)}, []transfer.Descriptor{info.At(0, childBytes)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	killed := make(chan time.Time, 1)
+	for i := 0; ; i++ {
+		x, err := a.Post(l, transfer.Op(i%2), transfer.Options{})
+		if err == nil {
+			if i == 5 {
+				go func() {
+					at := time.Now()
+					_ = c.cmd.Process.Kill()
+					killed <- at
+				}()
+			}
+			err = x.Wait(t.Context())
 		}
-		m := memory(t, a, transfer.Section{Name: "own"}, childBytes)
-		info, _ := p.Memory("kv")
-		l, err := a.Prepare(p, []transfer.Descriptor{m.At(0, childBytes)}, []transfer.Descriptor{info.At(0, childBytes)})
-		if err != nil {
-			t.Fatal(err)
+		if err == nil {
+			continue
 		}
-		killed := make(chan time.Time, 1)
-		for i := 0; ; i++ {
-			x, err := a.Post(l, transfer.Op(i%2), transfer.Options{})
-			if err == nil {
-				if i == 5 {
-					go func() {
-						at := time.Now()
-						_ = c.cmd.Process.Kill()
-						killed <- at
-					}()
-				}
-				err = x.Wait(t.Context())
-			}
-			if err == nil {
-				continue
-			}
-			if i < 5 || dynamo.KindOf(err) != dynamo.KindUnavailable {
-				t.Fatalf("transfer %d: %v, want it unavailable once the peer is killed", i, err)
-			}
-			took := time.Since(<-killed)
-			t.Logf("told after %v: %v", took, err)
-			if took > 10*time.Second { // 50 on an idle machine; see the log
-				t.Errorf("told after %v", took)
-			}
-			return
+		if i < 5 || dynamo.KindOf(err) != dynamo.KindUnavailable {
+			t.Fatalf("transfer %d: %v, want it unavailable once the peer is killed", i, err)
 		}
-	})
+		took := time.Since(<-killed)
+		t.Logf("told after %v: %v", took, err)
+		if took > 10*time.Second { // 50 on an idle machine; see the log
+			t.Errorf("told after %v", took)
+		}
+		return
+	}
 }
 
 // TestWriterKilled: pages that a killed, or stopped, process was writing to come
 // back, and are not written from then on.
-func TestWriterKilled(t *testing.T) {
-	eachPath(t, func(t *testing.T, a *transfer.Agent, c *process) {
-		m := memory(t, a, transfer.Section{Name: "kv", PageBytes: childBytes / 8}, childBytes)
-		write := func() *transfer.Lease {
-			t.Helper()
-			l, err := m.Lend(transfer.Range{Length: childBytes}, true, time.Hour)
-			if err != nil {
-				t.Fatal(err)
-			}
-			fmt.Fprintf(c.in, "%x %d\n", a.Export(), l.Token())
-			if got := c.line(t); got != "writing" {
-				t.Fatalf("the child says %q", got)
-			}
-			return l
+func TestWriterKilled(t *testing.T) { eachPath(t, writerKilled) }
+
+func writerKilled(t *testing.T, a *transfer.Agent, c *process) {
+	m := memory(t, a, transfer.Section{Name: "kv", PageBytes: childBytes / 8}, childBytes)
+	write := func() *transfer.Lease {
+		t.Helper()
+		l, err := m.Lend(transfer.Range{Length: childBytes}, true, time.Hour)
+		if err != nil {
+			t.Fatal(err)
 		}
-		quiet := func(when string) {
-			t.Helper()
-			clear(m.Bytes())
-			for range 4 {
-				time.Sleep(2 * time.Millisecond)
-				if bytes.Count(m.Bytes(), []byte{0}) != childBytes {
-					t.Fatalf("%s: pages were written after they had come back", when)
-				}
-			}
+		fmt.Fprintf(c.in, "%x %d\n", a.Export(), l.Token())
+		if got := c.line(t); got != "writing" {
+			t.Fatalf("the child says %q", got)
 		}
-		for i := range 4 {
-			l := write()
-			time.Sleep(time.Duration(i) * 700 * time.Microsecond)
-			_ = c.cmd.Process.Signal(syscall.SIGSTOP)
-			l.Revoke()
-			select {
-			case <-l.Done(): // it was between two copies: what it does later is refused
-				quiet("stopped")
-			case <-time.After(100 * time.Millisecond):
-				t.Log("stopped in the middle of a copy; its pages stay fenced")
-			}
-			_ = c.cmd.Process.Signal(syscall.SIGCONT)
-			<-l.Done()
-			quiet("continued")
-			got := c.line(t)
-			if !strings.HasPrefix(got, "refused") {
-				t.Fatalf("the child says %q", got)
+		return l
+	}
+	quiet := func(when string) {
+		t.Helper()
+		clear(m.Bytes())
+		for range 4 {
+			time.Sleep(2 * time.Millisecond)
+			if bytes.Count(m.Bytes(), []byte{0}) != childBytes {
+				t.Fatalf("%s: pages were written after they had come back", when)
 			}
 		}
+	}
+	for i := range 4 {
 		l := write()
-		c.kill()
-		at := time.Now()
+		time.Sleep(time.Duration(i) * 700 * time.Microsecond)
+		_ = c.cmd.Process.Signal(syscall.SIGSTOP)
 		l.Revoke()
+		select {
+		case <-l.Done(): // it was between two copies: what it does later is refused
+			quiet("stopped")
+		case <-time.After(100 * time.Millisecond):
+			t.Log("stopped in the middle of a copy; its pages stay fenced")
+		}
+		_ = c.cmd.Process.Signal(syscall.SIGCONT)
 		<-l.Done()
-		t.Logf("the pages of a killed writer are back after %v", time.Since(at))
-		quiet("killed")
-	})
+		quiet("continued")
+		got := c.line(t)
+		if !strings.HasPrefix(got, "refused") {
+			t.Fatalf("the child says %q", got)
+		}
+	}
+	l := write()
+	c.kill()
+	at := time.Now()
+	l.Revoke()
+	<-l.Done()
+	t.Logf("the pages of a killed writer are back after %v", time.Since(at))
+	quiet("killed")
 }

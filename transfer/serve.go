@@ -127,8 +127,7 @@ func (a *Agent) serve(id uint64, nc net.Conn) (key ordinal, served bool) {
 	case purposeBell:
 		err = a.hearBell(under, g)
 	default:
-		s := &server{a: a, id: id, nc: nc, br: bufio.NewReaderSize(nc, readBytes), peer: g}
-		err = s.run()
+		err = newServer(a, id, nc, g).run()
 	}
 	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
 		a.log.Info("a peer's connection ended", "peer", g.name, "err", err)
@@ -138,9 +137,9 @@ func (a *Agent) serve(id uint64, nc net.Conn) (key ordinal, served bool) {
 
 // server answers the frames of one connection.
 type server struct {
-	a       *Agent
-	id      uint64
-	nc      net.Conn
+	a  *Agent
+	id uint64
+	patience
 	br      *bufio.Reader
 	peer    greeting
 	head    [frameHead]byte
@@ -148,7 +147,12 @@ type server struct {
 	entries []entry
 	out     []byte // answers that wait for the end of what is buffered
 	bufs    net.Buffers
-	timed   bool
+}
+
+func newServer(a *Agent, id uint64, nc net.Conn, g greeting) *server {
+	s := &server{a: a, id: id, patience: patience{nc: nc}, peer: g}
+	s.br = bufio.NewReaderSize(&s.patience, readBytes)
+	return s
 }
 
 func (s *server) run() error {
@@ -157,9 +161,7 @@ func (s *server) run() error {
 			if err := s.flush(); err != nil {
 				return err
 			}
-			if err := s.patience(false); err != nil {
-				return err
-			}
+			s.relax() // between frames a peer may take its time
 			if _, err := s.br.Peek(1); err != nil {
 				return err
 			}
@@ -184,24 +186,10 @@ func (s *server) run() error {
 	}
 }
 
-// patience bounds the reading of a frame that has begun; between frames a peer
-// may take its time.
-func (s *server) patience(bounded bool) error {
-	if !bounded {
-		if !s.timed {
-			return nil
-		}
-		s.timed = false
-		return s.nc.SetReadDeadline(time.Time{})
-	}
-	s.timed = true
-	return s.nc.SetReadDeadline(time.Now().Add(stallTimeout))
-}
-
 // next reads a frame's header and table.
 func (s *server) next() (header, error) {
 	if s.br.Buffered() < frameHead {
-		if err := s.patience(true); err != nil {
+		if err := s.expect(); err != nil {
 			return header{}, err
 		}
 	}
@@ -214,7 +202,7 @@ func (s *server) next() (header, error) {
 	}
 	need := int(h.count) * entryBytes
 	if s.br.Buffered() < need+int(h.bytes) {
-		if err := s.patience(true); err != nil {
+		if err := s.expect(); err != nil {
 			return h, err
 		}
 	}
@@ -233,7 +221,7 @@ func (s *server) flush() error {
 	if len(s.out) == 0 {
 		return nil
 	}
-	if err := s.nc.SetWriteDeadline(time.Now().Add(stallTimeout)); err != nil {
+	if err := s.writing(); err != nil {
 		return err
 	}
 	_, err := s.nc.Write(s.out)
@@ -349,11 +337,10 @@ func (s *server) read(h header) error {
 		s.bufs = append(s.bufs, b)
 	}
 	s.bufs[0] = s.out
-	if err := s.nc.SetWriteDeadline(time.Now().Add(stallTimeout)); err != nil {
+	if err := s.writing(); err != nil {
 		return err
 	}
-	send := s.bufs // WriteTo consumes it
-	_, err := send.WriteTo(s.nc)
+	err := writeAll(s.nc, s.bufs)
 	s.out = s.out[:0]
 	clear(s.bufs)
 	return err

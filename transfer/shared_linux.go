@@ -1,6 +1,7 @@
 package transfer
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -44,6 +45,21 @@ func (s *Shared) Bytes() []byte { return s.bytes }
 // File is the memory's file, for a process that is handed it in another way; nil
 // on systems without such files. It is closed by Close.
 func (s *Shared) File() *os.File { return s.file }
+
+// Populate takes the pages of a part of the memory from the system, those that it has
+// not got yet; otherwise each costs a fault when it is first touched.
+func (s *Shared) Populate(r Range) error {
+	if !within(r.Offset, r.Length, int64(len(s.bytes))) {
+		return invalid("%d bytes at %d of shared memory, which has %d", r.Length, r.Offset, len(s.bytes))
+	}
+	page := int64(os.Getpagesize())
+	begin := r.Offset / page * page
+	err := unix.Madvise(s.bytes[begin:r.Offset+r.Length], unix.MADV_POPULATE_WRITE)
+	if err != nil && !errors.Is(err, unix.EINVAL) { // a kernel that cannot
+		return fmt.Errorf("take %d bytes of shared memory: %w", r.Length, err)
+	}
+	return nil
+}
 
 // Close gives the memory back. Deregister it first.
 func (s *Shared) Close() error { return s.close() }

@@ -22,6 +22,9 @@ func (s *Shared) Bytes() []byte { return s.bytes }
 // File is nil on this system.
 func (s *Shared) File() *os.File { return nil }
 
+// Populate does nothing on this system.
+func (s *Shared) Populate(Range) error { return nil }
+
 // Close gives the memory back. Deregister it first.
 func (s *Shared) Close() error { s.bytes = nil; return nil }
 

@@ -201,7 +201,7 @@ type window struct {
 	hazards []uint64
 	free    chan int // hazards nobody uses
 	maps    [][]byte
-	event   *os.File // of a bell
+	events  []int // of a bell
 	dead    atomic.Bool
 
 	mu struct {
@@ -247,8 +247,8 @@ func (w *window) unmap() {
 	for _, m := range w.maps {
 		_ = unix.Munmap(m) // fails for a bug only
 	}
-	if w.event != nil {
-		_ = w.event.Close() // nothing is owed to it
+	for _, e := range w.events {
+		_ = unix.Close(e) // nothing is owed to it
 	}
 	if w.conn != nil {
 		_ = w.conn.Close() // its end is what counts

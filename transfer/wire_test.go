@@ -1,7 +1,6 @@
 package transfer
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/binary"
 	"io"
@@ -41,7 +40,7 @@ func (s *stream) SetWriteDeadline(time.Time) error { return nil }
 // frames answers what a peer sends after the handshake.
 func frames(a *Agent, in []byte) ([]byte, error) {
 	s := &stream{in: bytes.NewReader(in)}
-	err := (&server{a: a, id: 1, nc: s, br: bufio.NewReaderSize(s, readBytes), peer: greeting{name: "fuzz"}}).run()
+	err := newServer(a, 1, s, greeting{name: "fuzz"}).run()
 	return s.out.Bytes(), err
 }
 
@@ -171,7 +170,7 @@ func FuzzAnswers(f *testing.F) {
 		p := &Peer{a: a, gone: make(chan struct{})}
 		p.notes.peer = p
 		p.mu.name = "b"
-		l := &link{p: p, nc: &stream{in: bytes.NewReader(in)}, dead: make(chan struct{})}
+		l := &link{p: p, patience: patience{nc: &stream{in: bytes.NewReader(in)}}, dead: make(chan struct{})}
 		x := &exchange{op: Read, segments: []segment{{local: m, length: 64}}, checksum: true, id: 1, done: make(chan error, 1)}
 		l.mu.waiting = map[uint64]*exchange{1: x}
 		if err := l.receive(); err == nil {

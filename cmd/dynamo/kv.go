@@ -84,8 +84,11 @@ func (c *kvStatCmd) Run(a *app) error {
 				skipped += n
 			}
 			down := ""
-			if x.Stats.Down {
+			switch {
+			case x.Stats.Down:
 				down = " down"
+			case x.Stats.ReadOnly:
+				down = " cannot be written"
 			}
 			fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%s\n", x.Tier, x.Held, x.Stats.Capacity, x.Stats.Stored, x.Stats.Loaded, x.Stats.Evicted,
 				skipped, x.Stats.Corrupt, x.Stats.Unread+x.Stats.Unwritten+x.Stats.Missing, x.Stats.Quarantined, down)
@@ -171,10 +174,18 @@ func (c *kvVerifyCmd) offline(a *app, say func(io.Writer, string, *tier.Verified
 	if err != nil {
 		return err
 	}
+	own, err := node.SealKey(cfg)
+	if err != nil {
+		own = key // there is no place for one
+	}
 	return eachFolder(c.Dir, func(dir string, f *tier.Folder) error {
-		v, err := f.Verify(context.Background(), key, func(r tier.Ref, err error) {
+		bad := func(r tier.Ref, err error) {
 			fmt.Fprintf(a.stdout, "%s slot %d block %s: %v\n", dir, r.Slot, r.Key, err)
-		})
+		}
+		v, err := f.Verify(context.Background(), key, bad)
+		if err != nil && dynamo.KindOf(err) == dynamo.KindInvalid { // it is not a worker's
+			v, err = f.Verify(context.Background(), own, bad)
+		}
 		if err == nil {
 			say(a.stdout, dir, &v)
 		}
@@ -340,7 +351,11 @@ func (f *kvFlags) report(a *app, r *daemon.Report, op string, show shower) error
 	var faults []error
 	for i := range r.Contents {
 		c := &r.Contents[i]
-		faults = append(faults, show(a.stdout, c.Content, &c.Answer))
+		name := c.Content
+		if c.Layout != "" {
+			name += ", " + c.Layout
+		}
+		faults = append(faults, show(a.stdout, name, &c.Answer))
 		for _, client := range c.Clients {
 			if op == tier.OpStat {
 				fmt.Fprintf(a.stdout, "client %s: %d connections, %d blocks put and kept\n", client.Name, client.Connections, client.Blocks)

@@ -15,7 +15,7 @@ type kvbmCmd struct {
 	KVBMSocket     string   `name:"kvbm-socket" help:"Unix socket that engines attach to. Default: kvbm.sock in --run-dir." placeholder:"FILE"`
 	RunDir         string   `help:"The user's run directory: discovery files and workers' sockets." default:"${run_dir}" placeholder:"DIR"`
 	ClusterKeyFile string   `help:"File of the secret that all parts of a cluster share: 32 bytes in hexadecimal, mode 0600. Default: cluster.key in --state-dir." placeholder:"FILE"`
-	Models         int      `help:"Models whose blocks are kept at a time, each with the whole budgets; one more is refused while those are in use." default:"1" placeholder:"N"`
+	Models         int      `help:"Models whose blocks are kept at a time, each with the whole budgets, and each layout of a model counts as one; one more is refused while those are in use." default:"1" placeholder:"N"`
 	ClientQuota    byteSize `help:"Bound on what the clients of one name keep here, as 4GB; beyond it their oldest blocks go. auto: none." default:"auto" placeholder:"SIZE"`
 	ClientMemory   byteSize `help:"Bound on the memory that a client shares with the daemon. auto: none." default:"auto" placeholder:"SIZE"`
 	SystemHost     string   `help:"Address of the health and metrics server." default:"127.0.0.1" placeholder:"HOST"`

@@ -28,6 +28,7 @@ type mockerFlags struct {
 	KVBytesPerToken      int           `name:"kv-bytes-per-token" help:"Bytes of a token's KV in --engine mocker. 0: as the machine of --perf-model has it, or else 131072." default:"0" placeholder:"BYTES"`
 	KVTransferBandwidth  float64       `name:"kv-transfer-bandwidth" help:"GB/s (10⁹ bytes) at which KV comes from prefill workers to each rank of --engine mocker; 0: in no time." default:"64" placeholder:"GB/S"`
 	KVTransferTimingMode string        `name:"kv-transfer-timing-mode" help:"What that takes time for: the whole prompt (full_prompt), or the part of it whose KV is not there yet (destination_missing)." enum:"full_prompt,destination_missing" default:"full_prompt"`
+	KVLend               bool          `name:"kv-lend" help:"Whether --engine mocker lends the KV it holds to other workers, and is given theirs, as the embedded engine does; see --kv-peer-fetch."`
 	StartupTime          time.Duration `help:"How long --engine mocker takes to start." default:"0s"`
 	MockOutputTokens     int           `help:"Mean length of the answers of --engine mocker where requests allow more; 0: as long as they allow." default:"0" placeholder:"TOKENS"`
 	MockShape            string        `help:"What its answers look like: words, reasoning (<think>…</think> and words) or tool (one tool call)." enum:"words,reasoning,tool" default:"words"`
@@ -48,7 +49,7 @@ func (f *mockerFlags) apply(c *node.MockerConfig) error {
 	c.PerfModel, c.Speedup, c.DecodeSpeedup = f.PerfModel, f.SpeedupRatio, f.DecodeSpeedupRatio
 	c.BlockSize, c.Blocks, c.Ranks, c.ChunkedPrefill = f.BlockSize, f.NumGPUBlocksOverride, f.DataParallelSize, f.ChunkedPrefill
 	c.PreemptFirst, c.KVBytesPerToken = f.PreemptionMode == "fifo", f.KVBytesPerToken
-	c.TransferBandwidth, c.TransferTiming = f.KVTransferBandwidth*1e9, f.KVTransferTimingMode
+	c.TransferBandwidth, c.TransferTiming, c.Lends = f.KVTransferBandwidth*1e9, f.KVTransferTimingMode, f.KVLend
 	c.Startup, c.OutputTokens, c.Shape = f.StartupTime, f.MockOutputTokens, f.MockShape
 	c.FaultyWorkers = f.FaultWorkers
 	if f.Reasoning != "" {

@@ -25,6 +25,7 @@ type routingFlags struct {
 	RouterIndexBytes    byteSize `help:"Memory for the index of who holds what, for each model and block size." default:"1GiB" placeholder:"SIZE"`
 	RouterSnapshot      string   `help:"File in which what is known of the workers' KV caches is kept, for the next start to begin with; written every --router-snapshot-secs and at a clean stop. Default: none." placeholder:"FILE"`
 	RouterSnapshotEvery seconds  `name:"router-snapshot-secs" help:"How often --router-snapshot is written." default:"60" placeholder:"SECONDS"`
+	KVPeerFetch         string   `help:"Whether workers fetch KV that others hold: where that is predicted to be quicker than to compute it (auto), or off. Workers with --kv-transfer off neither lend nor fetch." enum:"auto,off" default:"auto"`
 	RouterQueue         int      `help:"Requests of a model that wait for a worker; further ones are refused with 429." default:"1024" placeholder:"N"`
 	RouterOverlapCredit float64  `name:"router-kv-overlap-score-credit" help:"For --router-mode dynamo: what a block on the device is worth, in blocks of prefill." default:"1" placeholder:"X"`
 	RouterCreditDecay   float64  `name:"router-kv-overlap-score-credit-decay" help:"For dynamo: how fast that falls with the prefill pending beyond the least loaded worker's." default:"0" placeholder:"X"`
@@ -107,7 +108,7 @@ func (f *routingFlags) apply(c *node.ClusterConfig, log *slog.Logger) {
 	c.MigrationLimit, c.WorkerWait, c.StallTimeout = f.MigrationLimit, f.WorkerWait, f.StallTimeout
 	r := &c.Routing
 	r.Mode, r.KVEvents, r.ApproximateTTL, r.PredictTTL = f.RouterMode, f.RouterKVEvents, time.Duration(f.RouterTTL), time.Duration(f.RouterPredictedTTL)
-	r.Shadow, r.Split = f.RouterShadow, f.Disaggregation
+	r.Shadow, r.Split, r.PeerFetch = f.RouterShadow, f.Disaggregation, f.KVPeerFetch == "auto"
 	r.IndexBytes, r.Queue, r.TenantHeader = int64(f.RouterIndexBytes), f.RouterQueue, f.TrustTenantHeader
 	r.Snapshot, r.SnapshotEvery = f.RouterSnapshot, time.Duration(f.RouterSnapshotEvery)
 	r.Params = placement.DefaultParams(placement.KV)

@@ -55,8 +55,8 @@ type serveFlags struct {
 	tracingFlags
 
 	NumWorkers int  `help:"Workers that serve the model, each a process of its own, or with --in-process an engine in this one. 0: one engine in this process." default:"0" placeholder:"N"`
-	Prefill    int  `help:"Workers, processes of their own, that compute prompts for others and hand their KV over; with --decode." default:"0" placeholder:"N"`
-	Decode     int  `help:"Workers, processes of their own, that go on with answers whose prompts others computed." default:"0" placeholder:"N"`
+	Prefill    int  `help:"Workers that compute prompts for others and hand their KV over; with --decode. Like those of --num-workers they are processes, or engines in this one." default:"0" placeholder:"N"`
+	Decode     int  `help:"Workers that go on with answers whose prompts others computed." default:"0" placeholder:"N"`
 	InProcess  bool `help:"Run the workers' engines in this process." negatable:""`
 }
 
@@ -141,9 +141,6 @@ func (c *serveFlags) checkWorkers(a *app) error {
 	if c.workers() > maxWorkers {
 		return fmt.Errorf("--num-workers, --prefill and --decode are %d together; they must be at most %d", c.workers(), maxWorkers)
 	}
-	if c.Prefill+c.Decode > 0 && c.InProcess {
-		return errors.New("--prefill and --decode start processes; leave --in-process out")
-	}
 	if c.Prefill > 0 && c.NumWorkers+c.Decode == 0 {
 		return fmt.Errorf("--prefill is %d and nobody goes on with their prompts; give --decode", c.Prefill)
 	}
@@ -209,7 +206,10 @@ func (c *serveCmd) config(a *app, log *slog.Logger) (node.Config, error) {
 	c.clusterFlags.apply(&cfg.Cluster)
 	c.routingFlags.apply(&cfg.Cluster, log)
 	c.tracingFlags.apply(&cfg)
-	cfg.Engines = c.NumWorkers
+	cfg.Engines = c.workers()
+	if c.InProcess {
+		cfg.Prefill, cfg.Decode = c.Prefill, c.Decode
+	}
 	if cfg.Engines == 0 {
 		cfg.Engines = max(len(c.EngineURL), 1)
 	}

@@ -49,6 +49,9 @@ func workerFlagKinds(app *kong.Node) map[string]bool {
 // vllmsOwn are the flags that our worker has for its mocker and vLLM for itself.
 var vllmsOwn = []string{"block-size", "num-gpu-blocks-override", "data-parallel-size"}
 
+// vllmModes are the reference's older names of a mode.
+var vllmModes = map[string]string{"is-prefill-worker": "--disaggregation-mode=prefill", "is-decode-worker": "--disaggregation-mode=decode"}
+
 // vllmArgs sorts the arguments of the reference's module into those of our worker
 // and those of vLLM, which stand behind --. Names that both know are ours, but for
 // those that only make sense to vLLM.
@@ -62,6 +65,10 @@ func vllmArgs(args []string, worker map[string]bool) ([]string, error) {
 		name, value, joined := strings.Cut(strings.TrimPrefix(args[i], "--"), "=")
 		if !strings.HasPrefix(args[i], "--") {
 			theirs = append(theirs, args[i]) // the value of a flag of theirs
+			continue
+		}
+		if mode, ok := vllmModes[name]; ok {
+			ours = append(ours, mode)
 			continue
 		}
 		alone, known := worker[name]

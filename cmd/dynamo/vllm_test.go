@@ -15,6 +15,8 @@ func TestVLLMArgs(t *testing.T) {
 		{in: `--model M --served-model-name n --no-such=1`, want: `worker --model-name=n --engine=vllm M -- --no-such=1`},
 		{in: `--model M --rpc-unix --namespace a -- --store-kv x`, want: `worker --rpc-unix --namespace=a --engine=vllm M -- --store-kv x`},
 		{in: `--model M --block-size 32 --data-parallel-size=2`, want: `worker --engine=vllm M -- --block-size 32 --data-parallel-size=2`},
+		{in: `--model M --is-prefill-worker`, want: `worker --disaggregation-mode=prefill --engine=vllm M`},
+		{in: `--is-decode-worker --model M --enforce-eager`, want: `worker --disaggregation-mode=decode --engine=vllm M -- --enforce-eager`},
 		{in: `--store-kv file`, err: "--model is missing"},
 		{in: `--model`, err: "wants a value"},
 	} {

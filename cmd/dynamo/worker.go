@@ -34,8 +34,8 @@ type workerFlags struct {
 	placeFlags
 
 	NumWorkers         int           `help:"Workers in this process, each as if it were alone; more than 1 with --engine mocker or echo." default:"1" placeholder:"N" oneoff:""`
-	DisaggregationMode string        `help:"Part of this worker, with --engine native or mocker: whole answers (agg), prompts for others (prefill), or answers whose prompts were computed by prefill workers (decode). A frontend uses both kinds of a model together." enum:"agg,prefill,decode" default:"agg"`
-	KVTransfer         string        `name:"kv-transfer" help:"How KV moves between workers of --engine native: by shared memory within a host and by tcp between hosts (auto), by tcp in any case, or not at all (off)." enum:"auto,tcp,off" default:"auto"`
+	DisaggregationMode string        `help:"Part of this worker, with --engine native, vllm or mocker: whole answers (agg), prompts for others (prefill), or answers whose prompts were computed by prefill workers (decode). A frontend uses both kinds of a model together." enum:"agg,prefill,decode" default:"agg"`
+	KVTransfer         string        `name:"kv-transfer" help:"How KV moves between workers of --engine native: by shared memory within a host and by tcp between hosts (auto), by tcp in any case, by libucp, which uses RDMA (ucx: of a binary built with the tag dl), or not at all (off)." enum:"auto,tcp,ucx,off" default:"auto"`
 	KVTransferHost     string        `name:"kv-transfer-host" help:"Address to listen on for workers that take KV. Default: --rpc-host." placeholder:"HOST"`
 	KVTransferPort     uint16        `name:"kv-transfer-port" help:"Port to listen on for them; 0 takes a free one." default:"0" placeholder:"PORT"`
 	StaggerDelay       time.Duration `help:"Time between the starts of two workers of this process; negative: 0, 100 ms or 200 ms as their number wants it." default:"0s" oneoff:""`

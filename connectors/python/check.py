@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 
-from dynamo_kvbm import Client, Refused, chain_keys
+from dynamo_kvbm import Client, Layout, Refused, chain_keys
 
 path = sys.argv[1]
 client = Client(path, content="check", block_bytes=3000, slots=8, name="check")
@@ -40,6 +40,23 @@ except Refused as e:
     assert e.kind == "invalid", e.kind
 clients = [c["name"] for part in client.stat()["contents"] for c in part["clients"]]
 assert "check" in clients, clients
+
+# A block with a layout has a fingerprint; one that is damaged on the way is a miss.
+laid = Client(path, content="check laid", slots=4, name="laid", layout=Layout(layers=2, kv=1, heads=2, dim=3, tokens=5, dtype="u8", element_bytes=1, order="lkhtd"))
+assert laid.block_bytes == 60 and laid.layout.shape == (2, 1, 2, 5, 3)
+assert laid.store(keys[:3], [np.arange(60, dtype=np.uint8).reshape(laid.layout.shape) + i for i in range(3)]) == 3
+assert laid.get([(keys[0], 0), (keys[1], 1), (keys[2], 2)]) == 3 and laid.corrupt == 0
+
+
+def damaged(op, body, ask=laid._ask):
+    reply = ask(op, body)
+    laid.slots[1, 57] ^= 1
+    return reply
+
+
+laid._ask = damaged
+assert laid.get([(keys[0], 0), (keys[1], 1), (keys[2], 2)]) == 1 and laid.corrupt == 1
+laid.close()
 print("checked", flush=True)
 
 assert sys.stdin.readline() == "stopped\n"

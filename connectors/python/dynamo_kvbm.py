@@ -12,6 +12,13 @@ that both processes map (Client.slots), so nothing is copied through the socket.
     found = client.find(keys)              # how many of the leading blocks are there
     blocks = client.fetch(keys[:found])    # an array of (blocks, block_bytes)
 
+Engines whose blocks lie otherwise in memory, or are split over other numbers of ranks,
+share blocks if each says how its own lie:
+
+    layout = Layout(layers=32, heads=8, dim=128, tokens=16, dtype="bf16", order="l/kthd", rank=0, ranks=2)
+    client = Client(path, content="my model", layout=layout)
+    client.store(keys, blocks)             # arrays whose axes are those of layout.shape
+
 A daemon that is away is a miss, not an error: find and get say 0, put says that nothing
 was taken, and the next calls try again. The protocol is described in docs/kvbm.md.
 
@@ -26,10 +33,12 @@ import os
 import socket
 import struct
 import time
+import zlib
 
 import numpy as np
 
 VERSION = 1
+VERSION_WITH_LAYOUT = 2
 MAGIC = b"dynKVMd1"
 KEY_BYTES = 16
 
@@ -65,13 +74,58 @@ def chain_keys(ids, block_tokens, seed=b""):
     return keys
 
 
+class Layout:
+    """How the KV of a block lies in the memory of one rank.
+
+    order has a letter for each dimension, the outermost first: l layers, k keys and values,
+    h heads, t tokens, d the elements of a head. What stands before a "/" is in regions of
+    its own, as where a cache has a tensor for each layer; in the bytes of a block the regions
+    follow one another. Letters behind a ":" say how keys lie if otherwise than values, from
+    the letter behind k on. vLLM has l/kthd (NHD) or l/khtd (HND) with FlashInfer.
+
+    heads are those of the whole model: each of the ranks has an equal share, or one of
+    several ranks have alike. kv=1 is for one latent in place of keys and values."""
+
+    def __init__(self, layers, heads, dim, tokens, dtype, order, rank=0, ranks=1, kv=2, element_bytes=None):
+        if element_bytes is None:
+            element_bytes = {"f32": 4, "f16": 2, "bf16": 2, "fp8_e4m3": 1, "fp8_e5m2": 1}[dtype]
+        self.tokens, self.element_bytes, self.order = tokens, element_bytes, order
+        self.rank_heads = max(heads // ranks, 1)
+        self.first_head = rank * heads // ranks
+        self.text = (f"layers={layers} kv={kv} heads={heads} dim={dim} tokens={tokens} "
+                     f"dtype={dtype}:{element_bytes} order={order} rank={rank}/{ranks}")
+        sizes = {"l": layers, "k": kv, "h": self.rank_heads, "t": tokens, "d": dim}
+        self.shape = tuple(sizes[c] for c in order.partition(":")[0] if c != "/")
+        self.block_bytes = int(np.prod(self.shape)) * element_bytes
+
+    def __str__(self):
+        return self.text
+
+
+def _sums(block):
+    """CRC-32 of the bytes, and their sum as 64-bit words, as a fingerprint has them."""
+    whole = len(block) // 8 * 8
+    words = int(block[:whole].view("<u8").sum(dtype=np.uint64))
+    rest = int.from_bytes(block[whole:].tobytes(), "little")
+    return struct.pack("<IQ", zlib.crc32(block), (words + rest) % 2**64)
+
+
 class Client:
     """A connection to the daemon, with memory for a number of blocks (slots)."""
 
-    def __init__(self, path, content, block_bytes, block_tokens=16, slots=64, name=None, timeout=10.0):
+    def __init__(self, path, content, block_bytes=None, block_tokens=16, slots=64, name=None, timeout=10.0, layout=None):
         """content says what the bytes of blocks depend on besides their keys: clients with
         equal contents and sizes share blocks. name is the client's, in all its lives: its
-        quota goes by it."""
+        quota goes by it.
+
+        layout says how the blocks lie: then content names the model alone, and blocks of
+        clients with other layouts of it are brought in this one. What is brought has a
+        fingerprint, and what has another is a miss (and counted in self.corrupt)."""
+        if layout is not None:
+            block_bytes, block_tokens = layout.block_bytes, layout.tokens
+        elif block_bytes is None:
+            raise ValueError("give block_bytes or a layout")
+        self.layout, self.corrupt = layout, 0
         self.path, self.content, self.name = path, content, name or os.path.basename(os.sys.argv[0]) or "python"
         self.block_bytes, self.block_tokens, self.slot_count = block_bytes, block_tokens, slots
         self.timeout = timeout
@@ -122,7 +176,20 @@ class Client:
                 out.append(key + struct.pack("<IIQ", 0, 0, self._offset(slot)))
             return b"".join(out)
         reply = self._miss(_GET, body)
-        return struct.unpack("<I", reply)[0] if reply else 0
+        n = struct.unpack_from("<I", reply)[0] if reply else 0
+        if n and self.layout is not None:
+            n = self._checked(items[:n], reply[4:])
+        return n
+
+    def _checked(self, items, prints):
+        """How many of the leading blocks have their fingerprints."""
+        head = self.content.encode() + b"\0" + str(self.layout).encode() + b"\0"
+        for i, (key, slot) in enumerate(items):
+            want = hashlib.sha256(head + key + _sums(self.slots[slot])).digest()[:16]
+            if prints[16 * i:16 * (i + 1)] != want:
+                self.corrupt += 1
+                return i
+        return len(items)
 
     def store(self, keys, blocks, first=0):
         """Puts a sequence's blocks, of which keys are the names and blocks the bytes
@@ -132,7 +199,7 @@ class Client:
         for at in range(first, len(keys), self.slot_count):
             items = []
             for slot, i in enumerate(range(at, min(at + self.slot_count, len(keys)))):
-                self.slots[slot] = np.asarray(blocks[i - first]).reshape(-1).view(np.uint8)
+                self.slots[slot] = np.ascontiguousarray(blocks[i - first]).reshape(-1).view(np.uint8)
                 items.append((keys[i], keys[i - 1] if i else None, i, slot))
             kept += sum(self.put(items))
         return kept
@@ -214,9 +281,14 @@ class Client:
             s.settimeout(self.timeout)
             s.connect(self.path)
             self._socket = s
-            name, content = self.name.encode()[:128], self.content.encode()
-            reply = self._ask(_HELLO, MAGIC + struct.pack("<HHII", VERSION, VERSION, self.block_bytes, self.block_tokens)
-                              + struct.pack("<H", len(name)) + name + struct.pack("<H", len(content)) + content)
+            version = VERSION if self.layout is None else VERSION_WITH_LAYOUT
+            hello = MAGIC + struct.pack("<HHII", version, version, self.block_bytes, self.block_tokens)
+            for text in (self.name.encode()[:128], self.content.encode()):
+                hello += struct.pack("<H", len(text)) + text
+            if self.layout is not None:
+                text = str(self.layout).encode()
+                hello += struct.pack("<H", len(text)) + text + struct.pack("<H", 1)  # with fingerprints
+            reply = self._ask(_HELLO, hello)
             _, _, _, self.quota, _, self.life = struct.unpack("<HHIQQQ", reply[:32])
             if self._memory is None:
                 self._make_memory()

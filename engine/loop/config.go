@@ -42,6 +42,11 @@ type Transfers interface {
 	// Ended returns a task for which all was brought by now (ok), or will not be; nil
 	// if there is none. It is forgotten with that.
 	Ended(now time.Time) (t *Task, ok bool)
+	// Arriving returns a task that may be computed while the rest of what it needs comes,
+	// which the Computer then waits for as it goes; nil if there is none. Each is returned
+	// once. When a batch with such a task is computed, Ended has it, or the Computer has set
+	// its entry Void. Engine.Wake has the loop ask.
+	Arriving() *Task
 	// Next is when the next one ends, and false while nothing is being brought.
 	Next() (time.Time, bool)
 }

@@ -121,7 +121,7 @@ func (e *Engine) Generate(ctx context.Context, r *dynamo.Request) iter.Seq2[dyna
 		}
 		t := newTask(r, e.config.Card.EOS, engine.Room(&e.config.Card, r))
 		t.State = e.config.Computer.Begin(r)
-		if reason := t.complete(); reason != dynamo.FinishNone {
+		if reason := t.complete(); reason != dynamo.FinishNone && !r.Lend {
 			yield(dynamo.Chunk{
 				Choice: r.Choice, Finish: reason,
 				Usage: dynamo.Usage{Prompt: len(r.Tokens), Completion: len(r.Resume)},

@@ -196,7 +196,9 @@ func (l *loop) turn() (worked bool) {
 	clear(l.results)
 	// Life 9: the batch is computed, and an id drawn for each sequence that is due.
 	began := time.Now()
-	if l.failure = l.e.config.Computer.Compute(l.ctx, batch, l.results); l.failure != nil {
+	l.failure = l.e.config.Computer.Compute(l.ctx, batch, l.results)
+	l.settle(batch)
+	if l.failure != nil {
 		l.sampled = l.sampled[:0]
 		actions = l.fail(batch)
 	} else {
@@ -327,16 +329,16 @@ func (l *loop) arrive(now time.Time) {
 		for t, ok := l.e.config.Transfers.Ended(now); t != nil; t, ok = l.e.config.Transfers.Ended(now) {
 			l.arrived(t, ok, now)
 		}
+		for t := l.e.config.Transfers.Arriving(); t != nil; t = l.e.config.Transfers.Arriving() {
+			l.found(t) // what draws its first id tells of it
+			l.handle(l.s.KVArriving(t.id, now))
+		}
 	}
 	if l.e.config.Loans != nil {
 		l.returned(now)
 	}
 	if l.e.config.Tiers != nil {
 		for t, ok := l.e.config.Tiers.Ended(); t != nil; t, ok = l.e.config.Tiers.Ended() {
-			if n := min(t.cached+t.brought, len(t.Request.Tokens)) - t.cached; ok && n > 0 && !t.opened() {
-				t.cached += n
-				l.stats.CachedTokens += uint64(n)
-			}
 			l.arrived(t, ok, now)
 		}
 	}
@@ -346,10 +348,58 @@ func (l *loop) arrive(now time.Time) {
 func (l *loop) arrived(t *Task, ok bool, now time.Time) {
 	t.loading = false
 	if ok {
+		l.found(t)
 		l.handle(l.s.KVArrived(t.id, now))
 	} else {
+		l.unfound(t)
 		l.handle(l.s.KVFailed(t.id, now))
 	}
+}
+
+// settle takes note of the KV that came while a batch was computed with it.
+func (l *loop) settle(b *sched.Batch) {
+	asked := false
+	for i := range b.Entries {
+		if e := &b.Entries[i]; e.Ref.(*Task).loading {
+			asked = true
+			if e.Void && l.failure == nil {
+				l.handle(l.s.KVLate(e.ID, time.Now()))
+			}
+		}
+	}
+	if !asked {
+		return
+	}
+	l.arrive(time.Now())
+	for i := range b.Entries {
+		if t := b.Entries[i].Ref.(*Task); t.loading && !(b.Entries[i].Void && l.failure == nil) {
+			if l.failure == nil {
+				panic("BUG: loop: a batch is computed, and not all of its KV is there")
+			}
+			l.giveUp(t, time.Now())
+			l.unfound(t)
+			l.handle(l.s.KVFailed(t.id, time.Now()))
+		}
+	}
+}
+
+// found counts what was brought for t as found in the cache: it was computed before, here
+// or for somebody else. Of a prompt that was computed for t alone, elsewhere, whoever did
+// that says what was found.
+func (l *loop) found(t *Task) {
+	if t.opened() || t.found > 0 || t.Request.Lend || !t.tiers && len(t.Request.Resume) > 0 {
+		return
+	}
+	t.found = max(min(t.brought, len(t.Request.Tokens)-t.cached), 0)
+	t.cached += t.found
+	l.stats.CachedTokens += uint64(t.found)
+}
+
+// unfound takes back what found has counted of t, for it has not come.
+func (l *loop) unfound(t *Task) {
+	t.cached -= t.found
+	l.stats.CachedTokens -= uint64(t.found)
+	t.found = 0
 }
 
 // begin has the KV of a Load brought.
@@ -391,6 +441,10 @@ func (l *loop) submit(t *Task, now time.Time) {
 		q.External = l.e.config.Transfers.External(t)
 	}
 	t.tiers = q.External == 0
+	if r.Lend {
+		l.lend(t, &q, now)
+		return
+	}
 	err := l.s.Submit(q, now)
 	if err != nil {
 		t.fail(err)
@@ -485,10 +539,14 @@ func (l *loop) end(t *Task, why sched.Reason) {
 		default:
 			t.finish(t.reason)
 		}
+	case sched.ReasonFailed:
+		if t.Request.Lend { // what was to be brought first has not come
+			t.finish(t.reason)
+			return
+		}
+		t.fail(l.unfinished())
 	case sched.ReasonDeadline:
 		t.fail(engine.DeadlineError(nil))
-	case sched.ReasonFailed:
-		t.fail(l.unfinished())
 	default:
 		t.fail(&dynamo.Error{Kind: dynamo.KindCancelled, Message: "the request was cancelled"})
 	}

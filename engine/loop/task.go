@@ -34,6 +34,7 @@ type Task struct {
 	loading bool                // KV is being brought into its blocks
 	tiers   bool                // by Tiers, if it is, not by Transfers
 	brought int                 // the ids that is for
+	found   int                 // those of them that count as cached
 
 	// ready holds a token when there may be something to take. Its one place makes
 	// any number of signals one wake.

@@ -70,6 +70,9 @@ type Config struct {
 	// bf16, and 64e9. (--kv-bytes-per-token, --kv-transfer-bandwidth)
 	KVBytesPerToken   int
 	TransferBandwidth float64
+	// Lends has the engine lend the KV it holds to others, and be given theirs, as the
+	// embedded engine does; not with several ranks. Default false. (--kv-lend)
+	Lends bool
 	// TransferTiming is TimeWhole or TimeMissing: which ids a transfer takes time for.
 	// Default TimeWhole. (--kv-transfer-timing-mode)
 	TransferTiming string

@@ -71,7 +71,7 @@ func New(c Config) (*Engine, error) {
 	e.card = engine.Card{
 		Model: c.Name, Engine: engineName, Revision: c.identity(), ContextLength: c.context(), BlockSize: c.BlockSize,
 		VocabSize: c.VocabSize, EOS: slices.Clone(c.EOS), MaxTopLogprobs: MaxTopLogprobs,
-		Resume: true, ResumeSeeded: true, NumericClass: "exact", Role: c.Role,
+		Resume: true, ResumeSeeded: true, NumericClass: "exact", Role: c.Role, Lends: c.Lends && c.PrefixCaching && c.Ranks == 1,
 	}
 	for i := range c.Ranks {
 		r := &rank{computer: &computer{config: &e.config, card: e.card, rank: i}}

@@ -82,6 +82,9 @@ func (l *link) Ended(now time.Time) (*loop.Task, bool) {
 	return tr.t, !tr.fail
 }
 
+// Arriving implements loop.Transfers: there is nobody.
+func (*link) Arriving() *loop.Task { return nil }
+
 // Next implements loop.Transfers.
 func (l *link) Next() (time.Time, bool) {
 	switch {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"time"
 
 	"github.com/dynamo-go/dynamo"
 	"github.com/dynamo-go/dynamo/engine/loop"
@@ -51,8 +52,12 @@ func (c *computer) Compute(_ context.Context, b *sched.Batch, results []sched.Re
 		}
 	}
 	if len(c.shared) > 0 {
+		began := time.Now()
 		if err := c.forward.run(c.shared); err != nil {
 			return err
+		}
+		if c.moves != nil {
+			c.judge(b, time.Since(began))
 		}
 	}
 	if c.moves != nil {
@@ -64,12 +69,28 @@ func (c *computer) Compute(_ context.Context, b *sched.Batch, results []sched.Re
 		if e.Logits == sched.LogitsNone {
 			continue
 		}
-		if e.Sample {
+		if e.Sample && !b.Entries[c.where[i]].Void {
 			results[c.where[i]] = c.sample(e, c.forward.row(row))
 		}
 		row++
 	}
 	return nil
+}
+
+// judge finds the entries of a batch that were computed without all of their KV, and notes
+// how long a step of answers takes.
+func (c *computer) judge(b *sched.Batch, took time.Duration) {
+	arriving := false
+	for i := range b.Entries {
+		if x := b.Entries[i].Ref.(*loop.Task).State.(*query).arriving; x != nil {
+			arriving = true
+			b.Entries[i].Void = x.late
+			c.moves.Metrics.overlap(x.waited)
+		}
+	}
+	if !arriving && b.Tokens == len(b.Entries) {
+		c.moves.fetcher.step.Store(int64(took))
+	}
 }
 
 // Close implements loop.Computer.

@@ -7,16 +7,24 @@
 //   - The ids of a request depend on the request and the model alone: not on what
 //     else is in the batch, on how its prompt was cut, on what the cache held, on
 //     whether it was preempted, or on which engine of the model computed its KV.
+//   - What it has of a prompt it lends to whoever asks (dynamo.Request.Lend), where there is
+//     room beside what runs; nothing is computed for that.
 //   - KV that it gives to other engines (Exchange) is lent block by block, to be read,
 //     and no block is used again while somebody may read it. What it takes from others
 //     is used when its bytes are those that were lent, for these ids, by an engine of
 //     the same model, arithmetic and layout; whatever else happens, it computes.
+//   - KV comes and is checked group of layers by group of layers, in the order in which a
+//     step uses them. Where the rest is likely to come in time, a step begins with the first
+//     group and waits for each layer (awaitMax); a request whose layers are late or damaged
+//     drops out of the step, and the others in it do not notice.
 //
 // Goroutines beside the loop's, with an Exchange: one for each request whose KV is on its
-// way here, and one for each whose blocks are read still though they were recalled.
+// way here, one for each whose blocks are read still though they were recalled, and one
+// that takes memory for the cache a little before it is used.
 package native
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/dynamo-go/dynamo/engine"
@@ -25,9 +33,20 @@ import (
 )
 
 // Engine serves one model. New starts nothing; Run does the work.
-type Engine struct{ *loop.Engine }
+type Engine struct {
+	*loop.Engine
+	moves *exchange // or nil
+}
 
 var _ engine.Engine = (*Engine)(nil)
+
+// Run runs the engine, as loop.Engine.Run does.
+func (e *Engine) Run(ctx context.Context) error {
+	if e.moves != nil {
+		e.moves.ahead.reach(0)
+	}
+	return e.Engine.Run(ctx)
+}
 
 // build puts an engine together, of a valid config whose Blocks is set. There need not
 // be tiers, nor others to exchange KV with.
@@ -59,5 +78,5 @@ func build(c Config, card engine.Card, f forward, tiers *tiered, moves *exchange
 			tiers.wrote = moves.lender.written
 		}
 	}
-	return &Engine{e}, nil
+	return &Engine{e, moves}, nil
 }

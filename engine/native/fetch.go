@@ -2,7 +2,6 @@ package native
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"slices"
 	"sync"
@@ -11,7 +10,6 @@ import (
 
 	"github.com/dynamo-go/dynamo"
 	"github.com/dynamo-go/dynamo/engine/loop"
-	"github.com/dynamo-go/dynamo/engine/native/model"
 	"github.com/dynamo-go/dynamo/engine/sched"
 	"github.com/dynamo-go/dynamo/obs"
 	"github.com/dynamo-go/dynamo/transfer"
@@ -25,10 +23,15 @@ type fetcher struct {
 
 	open map[*loop.Task]*fetch // the loop's
 	told atomic.Pointer[string]
-	mu   struct {
+	// step is how long a step of answers takes, in nanoseconds; 0 is unknown.
+	step atomic.Int64
+	// inTime decides whether a step may begin before all is there; it is f.onTime.
+	inTime func(took time.Duration, here, groups int) bool
+	mu     struct {
 		sync.Mutex
-		ended []*fetch
-		peers map[transfer.AgentID]*peer
+		ended    []*fetch
+		arriving []*fetch
+		peers    map[transfer.AgentID]*peer
 	}
 }
 
@@ -46,32 +49,13 @@ type source struct {
 	asked    bool // it was, and is not there any more
 }
 
-// fetch is blocks on their way to a task, in parts: what has come of one is checked while
-// the next one comes.
-type fetch struct {
-	t     *loop.Task
-	s     *source
-	began time.Time
-	parts []part
-	given atomic.Bool   // up
-	done  chan struct{} // closed when nobody reads or writes the blocks
-	ok    bool
-}
-
-// part is some of the blocks of a fetch, from block first of the sequence on.
-type part struct {
-	first    int
-	blocks   []int32
-	transfer *transfer.Transfer
-}
-
 var _ loop.Transfers = (*fetcher)(nil)
 
 var errCorrupt = errors.New("a block is not what it was when it was lent")
 
 func newFetcher(x *exchange) *fetcher {
 	f := &fetcher{x: x, open: map[*loop.Task]*fetch{}}
-	f.mu.peers = map[transfer.AgentID]*peer{}
+	f.mu.peers, f.inTime = map[transfer.AgentID]*peer{}, f.onTime
 	return f
 }
 
@@ -98,6 +82,9 @@ func (f *fetcher) source(r *dynamo.Request) (*source, error) {
 	p, err := f.meet(h.Agent)
 	if err != nil {
 		return nil, err
+	}
+	if h.Groups != f.x.groups() {
+		return nil, errors.New("its layers are grouped otherwise")
 	}
 	if h.Tokens > len(r.Tokens)+len(r.Resume) {
 		return nil, errors.New("it is of a longer sequence")
@@ -156,88 +143,18 @@ func (f *fetcher) External(t *loop.Task) int {
 
 // Begin implements loop.Transfers.
 func (f *fetcher) Begin(t *loop.Task, a *sched.Action, now time.Time) {
-	x := &fetch{t: t, s: t.State.(*query).source, began: now, done: make(chan struct{})}
+	x := newFetch(f, t, a, now)
 	f.open[t] = x
 	f.x.lender.written(a.Blocks)
-	err := f.post(x, a.Start/model.BlockSize, a.Blocks)
-	if err != nil {
-		x.cancel()
-	}
-	go func() { // ends with the transfers, which have a deadline
-		for i := range x.parts {
-			if e := f.check(x, &x.parts[i]); err == nil {
-				err = e
-			}
-			if err != nil {
-				x.cancel()
-			}
-		}
-		close(x.done)
-		f.over(x, len(a.Blocks), err)
-	}()
-}
-
-// post begins to read blocks of a sequence, from its block first on.
-func (f *fetcher) post(x *fetch, first int, blocks []int32) error {
-	if x.s.asked {
-		return errors.New("it was asked for before")
-	}
-	x.s.asked = true
-	size := int64(f.x.cache.BlockBytes())
-	each := max(int(partBytes/size), 1)
-	patience := f.x.Timeout + time.Duration(float64(len(blocks))*float64(size)/minBandwidth*float64(time.Second))
-	options := transfer.Options{Deadline: x.began.Add(patience)}
-	for piece := range slices.Chunk(blocks, each) {
-		local, remote := make([]transfer.Descriptor, len(piece)), make([]transfer.Descriptor, len(piece))
-		for i, block := range piece {
-			p := x.s.place(first + i)
-			local[i] = f.x.memory.At(int64(block)*size, size)
-			remote[i] = transfer.Descriptor{Memory: x.s.Memory, Offset: int64(p.block) * size, Length: size, Token: p.token}
-		}
-		list, err := f.x.Agent.Prepare(x.s.peer, local, remote)
-		if err != nil {
-			return err
-		}
-		tr, err := f.x.Agent.Post(list, transfer.Read, options)
-		if err != nil {
-			return err
-		}
-		x.parts = append(x.parts, part{first, piece, tr})
-		first += len(piece)
-	}
-	return nil
-}
-
-// check waits for a part and compares what has come with what was lent.
-func (f *fetcher) check(x *fetch, p *part) error {
-	<-p.transfer.Done()
-	if _, err := p.transfer.Poll(); err != nil {
-		return err
-	}
-	for i, block := range p.blocks {
-		if x.given.Load() {
-			return context.Canceled
-		}
-		if fingerprint(x.s.identity, f.x.sum(block), p.first+i) != x.s.place(p.first+i).fingerprint {
-			return errCorrupt
-		}
-	}
-	return nil
-}
-
-// cancel ends the transfers that have not ended.
-func (x *fetch) cancel() {
-	for i := range x.parts {
-		x.parts[i].transfer.Cancel()
-	}
+	go f.bring(x) // ends with the transfers, which have a deadline
 }
 
 // over puts a fetch among those that have ended.
-func (f *fetcher) over(x *fetch, blocks int, err error) {
+func (f *fetcher) over(x *fetch, err error) {
 	outcome, bytes := tookTaken, 0
 	switch {
 	case err == nil:
-		x.ok, bytes = true, blocks*f.x.cache.BlockBytes()
+		x.ok, bytes = true, len(x.blocks)*f.x.cache.BlockBytes()
 	case x.given.Load():
 		outcome = tookGivenUp
 	case errors.Is(err, errCorrupt):
@@ -260,25 +177,49 @@ func (f *fetcher) Cancel(t *loop.Task, _ time.Time) {
 	if x == nil {
 		return
 	}
-	delete(f.open, t)
+	f.forget(x)
 	x.given.Store(true)
 	x.cancel()
 	<-x.done
 }
 
+// forget takes a fetch out of those that are of interest.
+func (f *fetcher) forget(x *fetch) {
+	delete(f.open, x.t)
+	x.t.State.(*query).arriving = nil
+}
+
 // Ended implements loop.Transfers.
 func (f *fetcher) Ended(time.Time) (*loop.Task, bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for len(f.mu.ended) > 0 {
-		x := f.mu.ended[0]
-		f.mu.ended = append(f.mu.ended[:0], f.mu.ended[1:]...)
+	for x := f.take(&f.mu.ended); x != nil; x = f.take(&f.mu.ended) {
 		if f.open[x.t] == x { // not given up in the meantime
-			delete(f.open, x.t)
+			f.forget(x)
 			return x.t, x.ok
 		}
 	}
 	return nil, false
+}
+
+// Arriving implements loop.Transfers.
+func (f *fetcher) Arriving() *loop.Task {
+	for x := f.take(&f.mu.arriving); x != nil; x = f.take(&f.mu.arriving) {
+		if f.open[x.t] == x {
+			x.t.State.(*query).arriving = x
+			return x.t
+		}
+	}
+	return nil
+}
+
+// take takes the first of a list.
+func (f *fetcher) take(list *[]*fetch) (x *fetch) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(*list) > 0 {
+		x = (*list)[0]
+		*list = append((*list)[:0], (*list)[1:]...)
+	}
+	return x
 }
 
 // Next implements loop.Transfers: what ends wakes the loop.

@@ -2,9 +2,11 @@ package native
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/dynamo-go/dynamo"
 	"github.com/dynamo-go/dynamo/engine"
+	"github.com/dynamo-go/dynamo/engine/loop"
 	"github.com/dynamo-go/dynamo/engine/native/model"
 	"github.com/dynamo-go/dynamo/engine/sched"
 	"github.com/dynamo-go/dynamo/kvbm"
@@ -23,8 +25,8 @@ type forward interface {
 }
 
 // New returns an engine for m, which must stay open until Run has returned. It
-// reserves the KV cache, whose memory is taken as blocks are first written and
-// given back when Run returns.
+// reserves the KV cache, whose memory is taken as blocks are first written (with an
+// Exchange a little before that) and given back when Run returns.
 //
 // A cache that holds less than the model's context bounds the context; the card
 // says so.
@@ -91,7 +93,7 @@ func describe(c *Config, m model.Config) engine.Card {
 	return engine.Card{
 		Model: c.Name, Engine: engineName, Revision: m.Revision, NumericClass: m.NumericClass,
 		ContextLength: length, BlockSize: model.BlockSize, VocabSize: m.Vocab, EOS: eos,
-		MaxTopLogprobs: MaxTopLogprobs, PromptLogprobs: true, Sampling: true, Resume: true, ResumeSeeded: true, Role: c.Role,
+		MaxTopLogprobs: MaxTopLogprobs, PromptLogprobs: true, Sampling: true, Resume: true, ResumeSeeded: true, Role: c.Role, Lends: c.Exchange != nil && c.PrefixCaching,
 	}
 }
 
@@ -105,6 +107,7 @@ type modelForward struct {
 
 func (f *modelForward) run(entries []sched.Entry) error {
 	f.batch = f.batch[:0]
+	var until time.Time
 	for i := range entries {
 		e := &entries[i]
 		s := model.Seq{Tokens: e.Tokens, Start: e.Start, Blocks: e.Blocks}
@@ -113,6 +116,14 @@ func (f *modelForward) run(entries []sched.Entry) error {
 			s.Logits = model.LogitsLast
 		case sched.LogitsAll:
 			s.Logits = model.LogitsAll
+		}
+		if t, ok := e.Ref.(*loop.Task); ok {
+			if x := t.State.(*query).arriving; x != nil {
+				if until.IsZero() {
+					until = time.Now().Add(awaitMax)
+				}
+				s.Await, x.until = x.await, until
+			}
 		}
 		f.batch = append(f.batch, s)
 	}

@@ -21,7 +21,8 @@ type Exchange struct {
 	// engine does until after; whoever made it runs it. The engine registers its KV cache
 	// with it.
 	Agent *transfer.Agent
-	// Lease is how long KV is kept for an engine that does not come for it. Default 30 s.
+	// Lease is how long KV is kept for an engine that does not come for it, or has stopped
+	// reading it, while whoever asked for it waits. Default 30 s.
 	Lease time.Duration
 	// Timeout is how long bringing it may take, beside the time for its size; then it is
 	// computed. Default 2 s.
@@ -43,9 +44,9 @@ func Content(m *model.Model) transfer.Content {
 }
 
 // handover is what an engine says of KV that it keeps for another
-// (dynamo.Chunk.Handover): a JSON object. Blocks has handoverBlock bytes for each block,
-// little endian: 4 its number in the memory, 8 the token that opens it, 8 its
-// fingerprint.
+// (dynamo.Chunk.Handover): a JSON object. Blocks has for each block, little endian: 4 bytes
+// its number in the memory, 8 the token that opens it, and 8 a fingerprint for each group of
+// layers.
 type handover struct {
 	Engine  string `json:"engine"`
 	Version int    `json:"version"`
@@ -56,14 +57,17 @@ type handover struct {
 	// Tokens is the number of leading ids whose KV there is; the last block may not be
 	// full.
 	Tokens int    `json:"tokens"`
+	Groups int    `json:"groups"` // of layers
 	Blocks []byte `json:"blocks"`
 }
 
 const (
 	engineName      = "native"
-	handoverVersion = 1
-	handoverBlock   = 4 + 8 + 8
+	handoverVersion = 2
 )
+
+// perBlock is the number of bytes that Blocks has for each.
+func (h *handover) perBlock() int { return 4 + 8 + 8*h.Groups }
 
 // readHandover reads what write wrote, and nothing else.
 func readHandover(b []byte) (*handover, error) {
@@ -76,7 +80,7 @@ func readHandover(b []byte) (*handover, error) {
 		return nil, fmt.Errorf("it is of an engine %.20q, and this one is %s", h.Engine, engineName)
 	case h.Version != handoverVersion:
 		return nil, fmt.Errorf("it has version %d and this engine reads %d; run the same release of dynamo on both", h.Version, handoverVersion)
-	case h.Tokens < 1 || len(h.Blocks)%handoverBlock != 0 || blocksOf(h.Tokens) != len(h.Blocks)/handoverBlock:
+	case h.Tokens < 1 || h.Groups < 1 || h.Groups > layerGroups || blocksOf(h.Tokens) > maxHandoverBlocks || len(h.Blocks) != blocksOf(h.Tokens)*h.perBlock():
 		return nil, fmt.Errorf("it tells of %d tokens in %d bytes of blocks", h.Tokens, len(h.Blocks))
 	}
 	return &h, nil
@@ -92,19 +96,29 @@ func (h *handover) write() []byte {
 
 // place is one block of a handover.
 type place struct {
-	block              int32
-	token, fingerprint uint64
+	block        int32
+	token        uint64
+	fingerprints sums
 }
+
+// sums are hashes of the groups of layers of a block.
+type sums [layerGroups]uint64
 
 func (h *handover) add(p place) {
 	h.Blocks = binary.LittleEndian.AppendUint32(h.Blocks, uint32(p.block))
 	h.Blocks = binary.LittleEndian.AppendUint64(h.Blocks, p.token)
-	h.Blocks = binary.LittleEndian.AppendUint64(h.Blocks, p.fingerprint)
+	for _, f := range p.fingerprints[:h.Groups] {
+		h.Blocks = binary.LittleEndian.AppendUint64(h.Blocks, f)
+	}
 }
 
 func (h *handover) place(i int) place {
-	b := h.Blocks[i*handoverBlock:]
-	return place{int32(binary.LittleEndian.Uint32(b)), binary.LittleEndian.Uint64(b[4:]), binary.LittleEndian.Uint64(b[12:])}
+	b := h.Blocks[i*h.perBlock():]
+	p := place{block: int32(binary.LittleEndian.Uint32(b)), token: binary.LittleEndian.Uint64(b[4:])}
+	for g := range h.Groups {
+		p.fingerprints[g] = binary.LittleEndian.Uint64(b[12+8*g:])
+	}
+	return p
 }
 
 func blocksOf(tokens int) int { return (tokens + model.BlockSize - 1) / model.BlockSize }
@@ -127,12 +141,14 @@ func identity(c transfer.Content, root dynamo.CacheRoot, parts ...[]dynamo.Token
 	return xxh3.Hash(b)
 }
 
-// fingerprint is that of block i of a sequence, of whose bytes sum is the hash.
-func fingerprint(identity, sum uint64, i int) uint64 {
-	var b [20]byte
+// fingerprint is that of a group of layers of block i of a sequence, of whose bytes sum is
+// the hash.
+func fingerprint(identity, sum uint64, i, group int) uint64 {
+	var b [24]byte
 	binary.LittleEndian.PutUint64(b[:], identity)
 	binary.LittleEndian.PutUint64(b[8:], sum)
 	binary.LittleEndian.PutUint32(b[16:], uint32(i))
+	binary.LittleEndian.PutUint32(b[20:], uint32(group))
 	return xxh3.Hash(b[:])
 }
 
@@ -147,6 +163,7 @@ type exchange struct {
 	cache   *model.Cache
 	lender  *lender
 	fetcher *fetcher
+	ahead   *ahead
 }
 
 // newExchange makes the cache of an engine that exchanges KV.
@@ -167,6 +184,7 @@ func newExchange(c *Config, m *model.Model) (x *exchange, err error) {
 		return nil, err
 	}
 	x.lender, x.fetcher = newLender(x), newFetcher(x)
+	x.ahead = &ahead{log: x.log, shared: x.shared, block: int64(m.BlockBytes())}
 	return x, nil
 }
 
@@ -177,6 +195,7 @@ func (x *exchange) wakes(wake func()) { x.lender.wake, x.fetcher.wake = wake, wa
 func (x *exchange) close() error {
 	x.fetcher.close()
 	x.lender.close()
+	x.ahead.close()
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	if err := x.Agent.Deregister(ctx, x.memory); err != nil {
@@ -185,5 +204,25 @@ func (x *exchange) close() error {
 	return x.shared.Close()
 }
 
-// sum is the hash of a block's bytes.
-func (x *exchange) sum(block int32) uint64 { return xxh3.Hash(x.cache.Block(int(block))) }
+// groups is the number of groups of layers.
+func (x *exchange) groups() int { return min(x.cache.Depth(), layerGroups) }
+
+// group is the layers of a group, from from to to-1.
+func (x *exchange) group(g int) (from, to int) {
+	n, all := x.groups(), x.cache.Depth()
+	return g * all / n, (g + 1) * all / n
+}
+
+// sum is the hash of a group of layers of a block.
+func (x *exchange) sum(block int32, g int) uint64 {
+	from, to := x.group(g)
+	return xxh3.Hash(x.cache.Layers(int(block), from, to))
+}
+
+// sums are those of all groups of a block.
+func (x *exchange) sums(block int32) (s sums) {
+	for g := range x.groups() {
+		s[g] = x.sum(block, g)
+	}
+	return s
+}

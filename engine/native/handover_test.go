@@ -23,13 +23,13 @@ import (
 )
 
 // The ways that KV takes in these tests.
-var ways = map[string]func(*testing.T, *transfer.Config){
-	"local": func(*testing.T, *transfer.Config) {},
-	"shm": func(t *testing.T, c *transfer.Config) {
+var ways = map[string]func(testing.TB, *transfer.Config){
+	"local": func(testing.TB, *transfer.Config) {},
+	"shm": func(_ testing.TB, c *transfer.Config) {
 		c.Process = transfer.NewProcess()
 		c.SocketDir = shortDir
 	},
-	"tcp": func(t *testing.T, c *transfer.Config) {
+	"tcp": func(t testing.TB, c *transfer.Config) {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
@@ -52,13 +52,13 @@ type exchanger struct {
 }
 
 // startExchanging runs one until the test ends.
-func startExchanging(t *testing.T, m *model.Model, way string, change func(*Config)) *exchanger {
+func startExchanging(t testing.TB, m *model.Model, way string, change func(*Config)) *exchanger {
 	t.Helper()
 	return startAgent(t, m, way, func(*transfer.Config) {}, change)
 }
 
 // startAgent is startExchanging, with a choice about the agent.
-func startAgent(t *testing.T, m *model.Model, way string, agentChange func(*transfer.Config), change func(*Config)) *exchanger {
+func startAgent(t testing.TB, m *model.Model, way string, agentChange func(*transfer.Config), change func(*Config)) *exchanger {
 	t.Helper()
 	tc := transfer.DefaultConfig()
 	tc.Name, tc.Content, tc.Key, tc.Process = "an engine", Content(m), []byte("0123456789abcdef"), oneProcess
@@ -90,7 +90,11 @@ func startAgent(t *testing.T, m *model.Model, way string, agentChange func(*tran
 		t.Fatal(err)
 	}
 	x.moves = moves
-	if x.Engine, err = build(c, describe(&c, m.Config()), &modelForward{model: m, cache: cache}, nil, moves); err != nil {
+	tiers, err := newTiered(&c, m, cache)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if x.Engine, err = build(c, describe(&c, m.Config()), &modelForward{model: m, cache: cache}, tiers, moves); err != nil {
 		t.Fatal(err)
 	}
 	run(t, x.Engine)
@@ -192,7 +196,9 @@ func taken(t *testing.T, x *exchanger) (n [tookCount]int) {
 	return n
 }
 
-func (x *exchanger) metric(t *testing.T, name string) (n int) {
+func (x *exchanger) metric(t testing.TB, name string) int { return int(x.seconds(t, name)) }
+
+func (x *exchanger) seconds(t testing.TB, name string) (n float64) {
 	t.Helper()
 	w := httptest.NewRecorder()
 	x.registry.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
@@ -230,13 +236,13 @@ func TestHandoverFails(t *testing.T) {
 		}, tookRefused},
 		{"no handover", nil, nil, func(_ *testing.T, _ *exchanger, q *dynamo.Request) { q.Handover = []byte("{") }, tookRefused},
 		{"of another text", nil, nil, func(_ *testing.T, _ *exchanger, q *dynamo.Request) {
-			q.Handover = rewrite(t, q.Handover, func(h *handover) { h.Tokens--; h.Blocks = h.Blocks[:blocksOf(h.Tokens)*handoverBlock] })
+			q.Handover = rewrite(t, q.Handover, func(h *handover) { h.Tokens--; h.Blocks = h.Blocks[:blocksOf(h.Tokens)*h.perBlock()] })
 		}, tookCorrupt},
 		{"blocks are swapped", nil, nil, func(t *testing.T, _ *exchanger, q *dynamo.Request) {
 			q.Handover = rewrite(t, q.Handover, func(h *handover) {
 				b := slices.Clone(h.Blocks)
-				copy(h.Blocks, b[handoverBlock:2*handoverBlock])
-				copy(h.Blocks[handoverBlock:], b[:handoverBlock])
+				copy(h.Blocks, b[h.perBlock():2*h.perBlock()])
+				copy(h.Blocks[h.perBlock():], b[:h.perBlock()])
 			})
 		}, tookCorrupt},
 		{"a bit flips", nil, nil, func(_ *testing.T, from *exchanger, q *dynamo.Request) {
@@ -411,7 +417,7 @@ func TestHandoverConformance(t *testing.T) {
 }
 
 func FuzzReadHandover(f *testing.F) {
-	f.Add([]byte(`{"engine":"native","version":1,"agent":"AA==","memory":1,"tokens":16,"blocks":"AAAAAAAAAAAAAAAAAAAAAAAAAAA="}`))
+	f.Add([]byte(`{"engine":"native","version":2,"agent":"AA==","memory":1,"tokens":16,"groups":1,"blocks":"AAAAAAAAAAAAAAAAAAAAAAAAAAA="}`))
 	f.Add([]byte(`{"engine":"mocker"}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		h, err := readHandover(b)

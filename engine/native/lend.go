@@ -1,6 +1,7 @@
 package native
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -34,7 +35,7 @@ type lender struct {
 }
 
 type blockSum struct {
-	sum   uint64
+	sums  sums
 	known bool
 }
 
@@ -43,6 +44,7 @@ type loan struct {
 	t        *loop.Task
 	blocks   []int32
 	timer    *time.Timer
+	touches  uint64 // of its leases, when its time was last over
 	recalled bool
 }
 
@@ -60,8 +62,8 @@ func newLender(x *exchange) *lender {
 // handOver implements loop.Config.Handover.
 func (l *lender) handOver(t *loop.Task, kept *sched.Action) []byte {
 	n := min(kept.Tokens, maxHandoverBlocks*model.BlockSize)
-	h := handover{Engine: engineName, Version: handoverVersion, Agent: l.x.Agent.Export(), Memory: l.x.memory.ID(), Tokens: n}
-	h.Blocks = make([]byte, 0, blocksOf(n)*handoverBlock)
+	h := handover{Engine: engineName, Version: handoverVersion, Agent: l.x.Agent.Export(), Memory: l.x.memory.ID(), Tokens: n, Groups: l.x.groups()}
+	h.Blocks = make([]byte, 0, blocksOf(n)*h.perBlock())
 	id := identity(l.x.content, t.Request.Root, kept.IDs[:n])
 	o := &loan{t: t}
 	for i, block := range kept.Blocks[:blocksOf(n)] {
@@ -72,6 +74,7 @@ func (l *lender) handOver(t *loop.Task, kept *sched.Action) []byte {
 			break
 		}
 		o.blocks = append(o.blocks, block)
+		o.touches += b.lease.Touches() // for somebody else's sake
 		h.add(place{block: block, token: b.lease.Token()})
 	}
 	if h.Tokens == 0 {
@@ -88,13 +91,15 @@ func (l *lender) handOver(t *loop.Task, kept *sched.Action) []byte {
 func (l *lender) seal(h *handover, id uint64) {
 	all := h.Blocks
 	h.Blocks = make([]byte, 0, len(all))
-	for i := range len(all) / handoverBlock {
-		p := (&handover{Blocks: all}).place(i)
+	for i := range len(all) / h.perBlock() {
+		p := (&handover{Groups: h.Groups, Blocks: all}).place(i)
 		s := &l.sums[p.block]
 		if !s.known {
-			*s = blockSum{l.x.sum(p.block), true}
+			*s = blockSum{l.x.sums(p.block), true}
 		}
-		p.fingerprint = fingerprint(id, s.sum, i)
+		for g := range h.Groups {
+			p.fingerprints[g] = fingerprint(id, s.sums[g], i, g)
+		}
 		h.add(p)
 	}
 }
@@ -103,11 +108,14 @@ func (l *lender) seal(h *handover, id uint64) {
 // before.
 func (l *lender) lend(block int32) *lent {
 	if b := l.lent[block]; b != nil {
+		if !b.lease.Extend(leases * l.x.Lease) {
+			return nil
+		}
 		b.uses++
 		return b
 	}
 	size := int64(l.x.cache.BlockBytes())
-	lease, err := l.x.memory.Lend(transfer.Range{Offset: int64(block) * size, Length: size}, false, maxLoan)
+	lease, err := l.x.memory.Lend(transfer.Range{Offset: int64(block) * size, Length: size}, false, leases*l.x.Lease)
 	if err != nil {
 		l.x.log.Debug("a block is not lent", obs.KeyError, err)
 		return nil
@@ -144,6 +152,9 @@ func (l *lender) Returned() *loop.Task {
 		if l.loans[o.t] != o {
 			continue // its time was over when it was recalled
 		}
+		if !o.recalled && l.renew(o) {
+			continue
+		}
 		if !o.recalled {
 			l.x.Metrics.forgotten()
 			l.x.log.Debug("nobody came for the KV of a request in time", obs.KeyRequest, o.t.Request.ID)
@@ -158,6 +169,26 @@ func (l *lender) Returned() *loop.Task {
 	t := l.mu.returned[0]
 	l.mu.returned = append(l.mu.returned[:0], l.mu.returned[1:]...)
 	return t
+}
+
+// renew gives o its time anew where somebody has read of it in the time that is over: a
+// slow link holds up a transfer that goes on, and does not end it.
+func (l *lender) renew(o *loan) bool {
+	touches := uint64(0)
+	for _, block := range o.blocks {
+		touches += l.lent[block].lease.Touches()
+	}
+	if touches == o.touches {
+		return false
+	}
+	o.touches = touches
+	for _, block := range o.blocks {
+		if !l.lent[block].lease.Extend(leases * l.x.Lease) {
+			return false
+		}
+	}
+	o.timer.Reset(l.x.Lease)
+	return true
 }
 
 // end closes what is lent for o alone. It has returned once no peer reads it.
@@ -208,10 +239,11 @@ func (l *lender) computed(b *sched.Batch) {
 		e := &b.Entries[i]
 		end := e.Start + len(e.Tokens)
 		soon := e.Ref.(*loop.Task).Request.Prefill
+		l.x.ahead.reach(int(slices.Max(e.Blocks)) + 1)
 		for k := e.Start / model.BlockSize; k < blocksOf(end); k++ {
 			block := e.Blocks[k]
 			if l.sums[block] = (blockSum{}); soon && (k+1)*model.BlockSize <= end {
-				l.sums[block] = blockSum{l.x.sum(block), true}
+				l.sums[block] = blockSum{l.x.sums(block), true}
 			}
 		}
 	}
@@ -221,6 +253,7 @@ func (l *lender) computed(b *sched.Batch) {
 func (l *lender) written(blocks []int32) {
 	for _, block := range blocks {
 		l.sums[block] = blockSum{}
+		l.x.ahead.reach(int(block) + 1)
 	}
 }
 

@@ -25,11 +25,20 @@ const (
 const (
 	// maxHandoverBlocks bounds the blocks that a handover tells of, so that it stays below
 	// engine.MaxHandoverBytes; what is behind them is computed again.
-	maxHandoverBlocks = 8192
-	// maxLoan is how long a block is lent at most, whoever needs it; then it is closed.
-	maxLoan = 24 * time.Hour
+	maxHandoverBlocks = 4096
+	// layerGroups is the number of parts in which the layers of a block travel and are
+	// checked, at most: a step goes on as the parts come.
+	layerGroups = 4
+	// leases is for how many Exchange.Lease a block is lent, from when somebody last needed
+	// it lent; then it is closed, whatever the engine is at.
+	leases = 2
 	// partBytes is how much KV is asked for at once, and checked while more comes.
 	partBytes = 4 << 20
+	// partWindow is the number of those parts of a request that are on their way at once.
+	partWindow = 2
+	// awaitMax is how long a step may take until KV has come that was about to come; then
+	// it goes on without the requests that need it, for which there will be another.
+	awaitMax = 30 * time.Millisecond
 	// minBandwidth is the bytes a second at which KV has to come, beyond Exchange.Timeout;
 	// what comes slower is computed.
 	minBandwidth = 256 << 20
@@ -37,6 +46,10 @@ const (
 	linger = 20 * time.Millisecond
 	// closeTimeout is how long an engine that ends waits for those that read its KV.
 	closeTimeout = 2 * time.Second
+	// populateBytes is how much of a cache's memory is taken from the system before it is
+	// used, at most, and populatePiece how much at once.
+	populateBytes = 128 << 20
+	populatePiece = 4 << 20
 	// maxPeers bounds the engines that are remembered; beyond it those go that were not
 	// asked for KV for peerIdle.
 	maxPeers = 64

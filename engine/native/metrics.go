@@ -13,6 +13,8 @@ import (
 type Metrics struct {
 	given, unasked prometheus.Counter
 	taken          [tookCount]prometheus.Counter
+	overlapped     prometheus.Counter
+	waited         prometheus.Observer
 	bytes          prometheus.Counter
 	seconds        prometheus.Observer
 }
@@ -39,6 +41,8 @@ func NewMetrics(r *obs.Registry) *Metrics {
 		bytes:   r.Counters("dynamo_native_handover_bytes_total", "Bytes of KV that were taken from other engines.").WithLabelValues(),
 		seconds: r.Histograms("dynamo_native_handover_seconds", "Time that KV took from another engine to this one, its check included.", obs.BucketsStage).WithLabelValues(),
 	}
+	m.overlapped = r.Counters("dynamo_native_takeovers_overlapped_total", "Requests whose KV came from another engine and that were computed while its last layers still came.").WithLabelValues()
+	m.waited = r.Histograms("dynamo_native_layers_wait_seconds", "Time that a step waited for layers of such a request.", obs.BucketsStage).WithLabelValues()
 	taken := r.Counters("dynamo_native_takeovers_total", "Requests that came with word of where their KV is, by what became of it: taken, or computed here because it was refused (of another model, cluster or release), lost or corrupt; or the request was given_up.", "outcome")
 	for o, name := range tookNames {
 		m.taken[o] = taken.WithLabelValues(name)
@@ -55,6 +59,13 @@ func (m *Metrics) gave() {
 func (m *Metrics) forgotten() {
 	if m != nil {
 		m.unasked.Inc()
+	}
+}
+
+func (m *Metrics) overlap(waited time.Duration) {
+	if m != nil {
+		m.overlapped.Inc()
+		m.waited.Observe(waited.Seconds())
 	}
 }
 

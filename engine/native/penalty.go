@@ -16,6 +16,8 @@ type query struct {
 	kept  kept             // for the tiers below the cache
 	// source is where another engine keeps its KV; nil: nowhere.
 	source *source
+	// arriving is that KV, while it comes and the request may be computed.
+	arriving *fetch
 }
 
 func newQuery(r *dynamo.Request, eos []dynamo.TokenID) query {

@@ -78,7 +78,9 @@ func (d *tiered) name(r *dynamo.Request) kept {
 	if s != nil {
 		s.Append(r.Tokens...)
 		s.Append(r.Resume...)
-		d.mover.Probe(s)
+		if !r.Lend { // who lends what a shared store has brings it for those that can, too
+			d.mover.Probe(s)
+		}
 	}
 	return kept{sequence: s}
 }
@@ -149,7 +151,7 @@ func (d *tiered) Computed(b *sched.Batch, took time.Duration) {
 	}
 	for i := range b.Entries {
 		e := &b.Entries[i]
-		if k := &e.Ref.(*loop.Task).State.(*query).kept; k.sequence != nil {
+		if k := &e.Ref.(*loop.Task).State.(*query).kept; k.sequence != nil && !e.Void {
 			d.offer(k, e)
 		}
 	}

@@ -52,7 +52,7 @@ func (s *Scheduler) decode() (preempted bool) {
 	}
 	for i := 0; i < len(s.running); {
 		q := s.running[i]
-		if q.phase == phaseRunning && q.remaining() == 1 {
+		if q.computes() && q.remaining() == 1 {
 			if !s.room(q, &preempted) {
 				continue
 			}
@@ -67,7 +67,7 @@ func (s *Scheduler) decode() (preempted bool) {
 func (s *Scheduler) decodeBackward() (preempted bool) {
 	for i := len(s.running) - 1; i >= 0; i-- {
 		q, before := s.running[i], len(s.running)
-		if q.phase != phaseRunning || q.remaining() != 1 {
+		if !q.computes() || q.remaining() != 1 {
 			continue
 		}
 		if s.room(q, &preempted) {
@@ -124,7 +124,7 @@ func (s *Scheduler) prefill() {
 		if s.budget == 0 {
 			return
 		}
-		if q.phase == phaseRunning && q.inFlight == 0 && s.mayCompute(q) {
+		if q.computes() && q.inFlight == 0 && s.mayCompute(q) {
 			s.add(q, min(q.remaining(), s.budget))
 		}
 	}
@@ -264,6 +264,10 @@ func (s *Scheduler) add(q *sequence, n int) {
 func (s *Scheduler) Done(results []Result, now time.Time) []Action {
 	s.land(len(results))
 	for i, q := range s.flight {
+		if q.void {
+			s.retry(q)
+			continue
+		}
 		e, r := &s.batch.Entries[i], results[i]
 		q.take(e, r.Token)
 		q.seal(s.pool, s.config.BlockSize)
@@ -282,7 +286,7 @@ func (s *Scheduler) Done(results []Result, now time.Time) []Action {
 func (s *Scheduler) Fail(now time.Time) []Action {
 	s.land(len(s.flight))
 	for _, q := range s.flight {
-		q.inFlight = 0
+		q.inFlight, q.void, q.missing = 0, false, false
 		if q.ended {
 			s.drop(q)
 			continue
@@ -296,6 +300,11 @@ func (s *Scheduler) Fail(now time.Time) []Action {
 func (s *Scheduler) land(results int) {
 	if !s.inFlight || results != len(s.flight) {
 		panic("BUG: sched: results for another batch than the one in flight")
+	}
+	for _, q := range s.flight {
+		if q.phase == phaseLoading && !q.void {
+			panic("BUG: sched: results for a sequence whose KV is still being loaded")
+		}
 	}
 	s.actions = s.actions[:0]
 	s.inFlight = false

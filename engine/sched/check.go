@@ -77,7 +77,7 @@ func (s *Scheduler) checkTable(q *sequence, fault func(string, ...any)) {
 	switch {
 	case !slices.Equal(ids, q.table):
 		fault("sequence %d: table %v, blocks %v", q.id, q.table, ids)
-	case q.phase == phaseRunning && (q.computed/size != len(q.held) || q.computed+q.inFlight > q.chain.Len() || q.remaining() < 1):
+	case q.phase == phaseRunning && !q.void && (q.computed/size != len(q.held) || q.computed+q.inFlight > q.chain.Len() || q.remaining() < 1):
 		fault("sequence %d: %d of %d tokens computed, %d in flight, %d blocks sealed", q.id, q.computed, q.chain.Len(), q.inFlight, len(q.held))
 	case q.computed+q.inFlight > len(q.table)*size:
 		fault("sequence %d: %d positions in %d blocks", q.id, q.computed+q.inFlight, len(q.table))

@@ -8,7 +8,7 @@
 // go in, actions come out. One goroutine owns it; the shell's loop is
 //
 //	for {
-//		// take in what happened: Submit, Cancel, Yield, KVArrived, KVFailed, EndLease
+//		// take in what happened: Submit, Lend, Cancel, Yield, KVArriving, KVLate, KVArrived, KVFailed, EndLease
 //		batch, actions := s.Next(now)
 //		// handle actions
 //		if batch == nil {
@@ -87,8 +87,12 @@
 // meanwhile: until then its blocks may be written to and are not used again. The last of
 // these tokens may lie in a block that is not full; it is the sequence's own.
 //
+// With KVArriving the sequence is computed while the rest still comes; whoever computes the
+// batch waits for what it needs of it, or says KVLate.
+//
 // The other way round, a request may have its KV kept when it ends (Request.Hold), and a
 // running one can be given up with its KV (Yield): the shell has it read and says EndLease.
+// What is there of a prompt can be kept without computing anything (Lend).
 //
 // With Config.External the shell is asked at that moment instead, for what lies in
 // tiers below the pool: what is there changes while sequences wait. Of several

@@ -32,6 +32,10 @@ type shell struct {
 	next    sched.ID
 	trace   strings.Builder
 	steps   int
+	// arrivals are loads that were computed with, or could have been, before they had ended;
+	// voids those that failed then.
+	// Of some the batch was computed without them, and they came later.
+	arrivals, voids, lates int
 }
 
 // job is a request, what it must answer, and what it did.
@@ -42,6 +46,9 @@ type job struct {
 	ended  sched.Reason
 	load   sched.Action
 	logits int // prompt positions whose logits came
+
+	arriving bool // it may be computed while its load comes
+	void     bool // its load failed while it was computed
 }
 
 // fingerprint continues the fingerprint f by one token.
@@ -167,7 +174,8 @@ func (sh *shell) compute(e *sched.Entry) int {
 		return &sh.kv[int(e.Blocks[p/sh.c.BlockSize])*sh.c.BlockSize+p%sh.c.BlockSize]
 	}
 	for p := range e.Start {
-		if *cell(p) != prints[p] {
+		comes := j.arriving && p >= j.load.Start && p < j.load.Start+j.load.Tokens
+		if !comes && *cell(p) != prints[p] {
 			sh.t.Fatalf("%d reads other KV than its own at position %d of %d", e.ID, p, e.Start)
 		}
 	}
@@ -189,6 +197,19 @@ func (sh *shell) land() {
 	if sh.batch == nil {
 		return
 	}
+	for i := range sh.batch.Entries {
+		if j := sh.batch.Entries[i].Ref.(*job); j.arriving {
+			if sh.draw(4) == 0 {
+				j.void, j.arriving = true, false
+				sh.lates++
+				sh.take(sh.s.KVLate(j.r.ID, sh.now))
+				if sh.draw(2) == 0 {
+					continue
+				}
+			}
+			sh.settle(slices.Index(sh.loading, j), sh.draw(3) > 0)
+		}
+	}
 	batch := sh.batch
 	sh.batch = nil
 	if sh.draw(200) == 0 {
@@ -198,7 +219,13 @@ func (sh *shell) land() {
 	var results []sched.Result
 	for _, e := range batch.Entries {
 		var r sched.Result
-		if j := e.Ref.(*job); e.Sample {
+		if j := e.Ref.(*job); j.void {
+			j.void = false
+			sh.voids++
+			for p := range e.Tokens { // nobody is to read it
+				sh.kv[int(e.Blocks[(e.Start+p)/sh.c.BlockSize])*sh.c.BlockSize+(e.Start+p)%sh.c.BlockSize] = 1
+			}
+		} else if e.Sample {
 			prints := fingerprints(j.r.Root, slices.Concat(j.r.Prompt, j.r.Resumed, j.got))
 			r.Token, r.Finished = sample(prints[len(prints)-1])
 			if j.ended == sched.ReasonNone {
@@ -218,7 +245,7 @@ func (sh *shell) take(actions []sched.Action) {
 		switch a.Kind {
 		case sched.Load:
 			j.load = a
-			j.load.Blocks = slices.Clone(a.Blocks)
+			j.load.Blocks, j.void = slices.Clone(a.Blocks), false
 			sh.loading = append(sh.loading, j)
 		case sched.Leased:
 			a.Blocks = slices.Clone(a.Blocks)
@@ -255,10 +282,19 @@ func (sh *shell) report(well bool) {
 	if len(sh.loading) == 0 {
 		return
 	}
-	i := sh.draw(len(sh.loading))
+	sh.settle(sh.draw(len(sh.loading)), well)
+}
+
+// settle ends the copies of one of the loads.
+func (sh *shell) settle(i int, well bool) {
 	j := sh.loading[i]
 	sh.loading = slices.Delete(sh.loading, i, i+1)
+	if j.arriving {
+		sh.arrivals++
+	}
+	j.arriving = false
 	if !well {
+		j.void = j.void || sh.batch != nil && slices.ContainsFunc(sh.batch.Entries, func(e sched.Entry) bool { return e.Ref == any(j) })
 		sh.take(sh.s.KVFailed(j.r.ID, sh.now))
 		return
 	}
@@ -308,6 +344,11 @@ func (sh *shell) step(op byte) {
 			sh.take(sh.s.Cancel(sh.open[sh.draw(len(sh.open))].r.ID, sh.now))
 		}
 	case op == 13:
+		if n := len(sh.loading); n > 0 && sh.draw(3) > 0 {
+			j := sh.loading[sh.draw(n)]
+			sh.take(sh.s.KVArriving(j.r.ID, sh.now))
+			j.arriving = j.ended == sched.ReasonNone
+		}
 		sh.report(sh.draw(3) > 0)
 	case op == 14:
 		sh.endLease()
@@ -373,6 +414,7 @@ func TestRandomSchedules(t *testing.T) {
 	const seeds, steps = uint64(60), 2000
 	var total sched.Stats
 	var duplicates, found, loads uint64
+	arrivals, voids, lates := 0, 0, 0
 	for seed := range seeds {
 		r := rand.New(rand.NewPCG(seed, 7))
 		sh := newShell(t, randomConfig(r.IntN), r.IntN)
@@ -393,6 +435,7 @@ func TestRandomSchedules(t *testing.T) {
 			total.Ended[i] += st.Ended[i]
 		}
 		duplicates, found, loads = duplicates+st.KV.Duplicates, found+st.KV.Found, loads+st.Loads
+		arrivals, voids, lates = arrivals+sh.arrivals, voids+sh.voids, lates+sh.lates
 	}
 	t.Logf("ended %v, preemptions %d, blocks found %d, duplicates %d, loads %d", total.Ended, total.Preemptions, found, duplicates, loads)
 	for reason := sched.ReasonFinished; reason <= sched.ReasonFailed; reason++ {
@@ -400,7 +443,8 @@ func TestRandomSchedules(t *testing.T) {
 			t.Errorf("no request ended by %s", reason)
 		}
 	}
-	if total.Preemptions == 0 || found == 0 || duplicates == 0 || loads == 0 {
+	t.Logf("loads computed with before they had ended %d, in vain %d, too late %d", arrivals, voids, lates)
+	if total.Preemptions == 0 || found == 0 || duplicates == 0 || loads == 0 || voids == 0 || lates == 0 || arrivals <= voids {
 		t.Error("the runs missed something")
 	}
 }

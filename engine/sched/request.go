@@ -79,6 +79,9 @@ type Entry struct {
 	Sample bool
 	Output int
 	Last   bool
+	// Void is set by the shell, for itself and for others that it shows the batch to: the
+	// entry was not computed from what it should have been. See Scheduler.KVLate.
+	Void bool
 }
 
 // Batch is the work of one step. Tokens is the sum over its entries.

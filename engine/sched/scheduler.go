@@ -113,9 +113,13 @@ func (s *Scheduler) KVArrived(id ID, now time.Time) []Action {
 	q.loading = q.loading[:0]
 	// The last of what was brought may lie in a block that is not full.
 	q.computed = max(len(q.held)*s.config.BlockSize, q.external)
-	q.phase = phaseRunning
-	if q.ended {
+	q.phase, q.arriving = phaseRunning, false
+	switch {
+	case q.ended && q.inFlight > 0: // Done drops it
+	case q.ended:
 		s.drop(q)
+	case q.lends:
+		s.finish(q, now)
 	}
 	return s.actions
 }
@@ -126,12 +130,22 @@ func (s *Scheduler) KVFailed(id ID, now time.Time) []Action {
 	s.actions = s.actions[:0]
 	q := s.loading(id)
 	s.stats.LoadsFailed++
-	if q.ended {
+	if q.inFlight > 0 {
+		s.void(q)
+	} else if q.ended {
 		s.drop(q)
+		return s.actions
+	}
+	if q.lends {
+		s.lendRest(q, now)
 		return s.actions
 	}
 	q.external = 0
 	q.asks = max(q.asks-1, 0)
+	if q.void { // Done lets it wait
+		return s.actions
+	}
+	q.arriving = false
 	s.requeue(q)
 	return s.actions
 }

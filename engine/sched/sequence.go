@@ -36,6 +36,10 @@ type sequence struct {
 	phase phase
 	// ended: its Ended is out; it stays for what is still in flight.
 	ended    bool
+	lends    bool // its KV is of interest alone: see Lend
+	arriving bool // in phaseLoading: it may be computed; see KVArriving
+	void     bool // its tokens in flight count for nothing
+	missing  bool // and what it was to be computed from will not come
 	prompt   int  // tokens of the prompt
 	maxLen   int  // tokens at which it ends
 	computed int  // positions with KV
@@ -102,7 +106,7 @@ func (q *sequence) start(r *Request, c *Config) {
 		q.external, q.asks = 0, 0
 	}
 	q.phase, q.computed, q.admissions, q.blockedAt, q.guess = phaseWaiting, 0, 0, -1, -1
-	q.inFlight, q.ended = 0, false
+	q.inFlight, q.ended, q.lends, q.arriving, q.void, q.missing = 0, false, false, false, false, false
 	q.waitIndex, q.deadlineIndex = -1, -1
 }
 

@@ -18,8 +18,23 @@ type body struct {
 	first bool
 }
 
-// requestBody returns the request's body for one of the two routes.
-func (d *discovered) requestBody(r *dynamo.Request, priority bool) []byte {
+// requestBody returns the request's body for one of the two routes. params are what the
+// server is told of KV that is elsewhere; nil: nothing.
+func (d *discovered) requestBody(r *dynamo.Request, priority bool, params []byte) []byte {
+	w := d.begin(r, priority)
+	w.raw("stream", "true")
+	w.raw("stream_options", `{"include_usage":true}`)
+	if params != nil {
+		w.raw("kv_transfer_params", string(params))
+	}
+	d.openSampling(w)
+	w.sampling(d, r)
+	return d.finish(w)
+}
+
+// begin writes what comes before the parameters of the sampling, whatever the server is
+// to do with the prompt.
+func (d *discovered) begin(r *dynamo.Request, priority bool) *body {
 	w := &body{b: make([]byte, 0, 512+8*(len(r.Tokens)+len(r.Resume))+len(r.Guided.Value)), first: true}
 	w.b = append(w.b, '{')
 	model := d.info.Model
@@ -35,20 +50,26 @@ func (d *discovered) requestBody(r *dynamo.Request, priority bool) []byte {
 		w.raw("return_tokens_as_token_ids", "true")
 		w.raw("skip_special_tokens", "false")
 	}
-	w.raw("stream", "true")
-	w.raw("stream_options", `{"include_usage":true}`)
 	if r.Namespace != "" {
 		w.text("cache_salt", r.Namespace)
 	}
 	if priority && r.Priority != 0 && r.Priority != math.MinInt {
 		w.integer("priority", -r.Priority) // theirs runs the lower earlier
 	}
+	return w
+}
+
+// openSampling goes to where the route has the parameters of the sampling, and finish
+// ends the body behind them.
+func (d *discovered) openSampling(w *body) {
 	if d.info.TokensInOut {
 		w.name("sampling_params")
 		w.b, w.first = append(w.b, '{'), true
 		w.raw("detokenize", "false")
 	}
-	w.sampling(d, r)
+}
+
+func (d *discovered) finish(w *body) []byte {
 	if d.info.TokensInOut {
 		w.b = append(w.b, '}')
 	}

@@ -23,7 +23,14 @@ type plan struct {
 	base string
 	args []string
 	name string // the first that it is to be served under
+	// sidePort is where ranks from the first on tell other servers of their KV; 0 leaves it
+	// to the server.
+	sidePort int
 }
+
+// sidePortVariable is where vLLM looks for that port. Its own choice is the same for all
+// servers of a machine.
+const sidePortVariable = "VLLM_NIXL_SIDE_CHANNEL_PORT"
 
 // dashed writes a flag as vLLM's parser reads it: underscores of its name are dashes.
 func dashed(arg string) string {
@@ -65,7 +72,7 @@ func given(args []string, flag string) bool {
 // before what would be chosen here.
 func (e *Engine) makePlan(ctx context.Context) error {
 	c := &e.config.Command
-	ports, err := freePorts(ctx, 1, ranksOf(c.Args), ranksOf(c.Args))
+	ports, err := freePorts(ctx, 1, ranksOf(c.Args), ranksOf(c.Args), ranksOf(c.Args))
 	if err != nil {
 		return err
 	}
@@ -101,6 +108,10 @@ func (e *Engine) makePlan(ctx context.Context) error {
 	add("--max-logprobs", strconv.Itoa(defaultLogprobs+1)) // see askedLogprobs
 	add(flagScaleOut)
 	add(flagTokenDetails)
+	if role := e.config.Role; role != "" {
+		add("--kv-transfer-config", transferArgument(role))
+		p.sidePort = ports[3]
+	}
 	if e.config.Events != nil {
 		add("--kv-events-config", eventsArgument(ports[1], ports[2]))
 		if err := e.readEventsArgument(argument(append(slices.Clone(p.args), c.Args...), "--kv-events-config")); err != nil {
@@ -350,6 +361,7 @@ func (e *Engine) supervise(ctx context.Context) error {
 			return err
 		}
 		e.setDown(false)
+		e.keepsNone.Store(false)
 		e.log.Info("the vLLM server is back", obs.KeyAddress, e.plan.base)
 	}
 }

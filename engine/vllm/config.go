@@ -8,10 +8,12 @@ import (
 	"log/slog"
 	"net"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/dynamo-go/dynamo"
+	"github.com/dynamo-go/dynamo/engine"
 	"github.com/dynamo-go/dynamo/plane/event"
 )
 
@@ -41,6 +43,12 @@ type Config struct {
 	// BlockSize is what the server's KV blocks must hold; 0 takes the server's.
 	// With a Command it is passed on. (--kv-cache-block-size)
 	BlockSize int
+
+	// Role is engine.RolePrefill for a server that computes prompts for others,
+	// engine.RoleDecode for one that goes on with what those computed, or empty. It is
+	// the server's --kv-transfer-config that makes it one; a Command is given that.
+	// (--disaggregation-mode)
+	Role string
 
 	// Events is told what the KV caches store and remove; the batch is valid until
 	// it returns. Nil: nothing is subscribed to.
@@ -143,6 +151,9 @@ func (c Config) Validate() error {
 	}
 	if c.Command.Path != "" && (c.RestartMin <= 0 || c.RestartMax < c.RestartMin || c.RestartCalm <= 0) {
 		bad("the pause before the engine is started again is %v to %v, and short after %v of life; the times must be more than 0, and the second not below the first", c.RestartMin, c.RestartMax, c.RestartCalm)
+	}
+	if !slices.Contains([]string{"", engine.RolePrefill, engine.RoleDecode}, c.Role) {
+		bad("--disaggregation-mode: %q is none of agg, %s, %s", c.Role, engine.RolePrefill, engine.RoleDecode)
 	}
 	if c.Restarts < 0 {
 		bad("the engine may be restarted %d times; it must be 0 or more", c.Restarts)

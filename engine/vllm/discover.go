@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/dynamo-go/dynamo"
 	"github.com/dynamo-go/dynamo/engine"
@@ -121,7 +122,14 @@ func (e *Engine) discover(ctx context.Context, base string) (*discovered, error)
 			return nil, err
 		}
 	}
+	if d.info.TokensInOut && e.config.Role != "" && passesNoParams(d.info.Version) {
+		d.info.TokensInOut = false
+		d.info.Notes = append(d.info.Notes, "completions are asked, which pass transfer parameters on")
+	}
 	e.describe(d, e.askConfig(ctx, d))
+	if err := e.checkConnector(d); err != nil {
+		return nil, err
+	}
 	return d, nil
 }
 
@@ -330,6 +338,7 @@ func (e *Engine) askConfig(ctx context.Context, d *discovered) (dtype string) {
 			Scheduler struct {
 				Tokens float64 `json:"max_num_batched_tokens"`
 			} `json:"scheduler_config"`
+			Transfer json.RawMessage `json:"kv_transfer_config"`
 		} `json:"vllm_config"`
 	}
 	d.info.StepTokens, _ = strconv.Atoi(argument(e.config.Command.Args, "--max-num-batched-tokens"))
@@ -338,6 +347,7 @@ func (e *Engine) askConfig(ctx context.Context, d *discovered) (dtype string) {
 	if n := page.Config.Scheduler.Tokens; err == nil && n >= 1 && n <= maxStepTokens {
 		d.info.StepTokens = int(n)
 	}
+	d.info.readConnector(page.Config.Transfer)
 	if d.info.StepTokens < 0 || d.info.StepTokens > maxStepTokens {
 		d.info.StepTokens = 0
 	}
@@ -348,6 +358,37 @@ func (e *Engine) askConfig(ctx context.Context, d *discovered) (dtype string) {
 		return v
 	}
 	return "auto"
+}
+
+// readConnector takes in what a server says of its KV connector, null if it has none.
+func (i *Info) readConnector(b []byte) {
+	var c struct {
+		Connector string `json:"kv_connector"`
+		Extra     struct {
+			Lease float64 `json:"kv_lease_duration"` // seconds
+		} `json:"kv_connector_extra_config"`
+	}
+	if i.Lease = defaultLease; len(b) == 0 || json.Unmarshal(b, &c) != nil {
+		return
+	}
+	i.Connector, i.ConnectorAsked = c.Connector, true
+	if s := c.Extra.Lease; s > 0 {
+		i.Lease = time.Duration(min(s, maxLease.Seconds()) * float64(time.Second))
+	}
+}
+
+// checkConnector finds out whether the server can have the role that it is given. One
+// that hands nothing over would compute every prompt in vain.
+func (e *Engine) checkConnector(d *discovered) error {
+	if e.config.Role == "" || !d.info.ConnectorAsked || d.info.Connector != "" {
+		return nil
+	}
+	what := "start it with --kv-transfer-config '" + transferArgument(e.config.Role) + "'"
+	if e.config.Role == engine.RolePrefill {
+		return invalid("the vLLM server at %s has no KV connector, so that it cannot compute prompts for others (--disaggregation-mode prefill): %s", d.base, what)
+	}
+	d.info.Notes = append(d.info.Notes, "it has no KV connector, and computes the prompts that prefill workers have computed again: "+what)
+	return nil
 }
 
 // describe makes the card.
@@ -366,10 +407,10 @@ func (e *Engine) describe(d *discovered, dtype string) {
 		length = min(length, e.config.ContextLength)
 	}
 	d.card = engine.Card{
-		Model: name, Engine: "vllm", Revision: hex.EncodeToString(identity[:]),
+		Model: name, Engine: engineName, Revision: hex.EncodeToString(identity[:]),
 		ContextLength: length, BlockSize: d.info.BlockSize, VocabSize: e.config.VocabSize, EOS: slices.Clone(e.config.EOS),
 		MaxTopLogprobs: maxTopLogprobs, Sampling: true, Resume: true, Guided: d.guidedKinds(), Adapters: d.info.Adapters,
-		NumericClass: "vllm-" + d.info.Version + "-" + dtype,
+		NumericClass: "vllm-" + d.info.Version + "-" + dtype, Role: e.config.Role,
 	}
 }
 

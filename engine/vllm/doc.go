@@ -18,8 +18,15 @@
 //     server's version knows; whether a schema, regular expression or grammar is a
 //     good one is the server's to say. A server forgets how far such an answer has
 //     come where the ids so far are part of its prompt, so it does not go on.
-//   - Transfer parameters (kv_transfer_params) are written by nobody outside this
-//     package: a forged one ends a vLLM server.
+//   - Transfer parameters (kv_transfer_params) come from this package or from the server
+//     that computed the prompt, by way of a handover; a client's are none. Half a word
+//     ends a vLLM server, and a word that is old or used fetches the KV of something
+//     else: what is not whole, of this prompt and of the last seconds reaches no server,
+//     and none is told twice.
+//   - With Config.Role a server computes prompts for others, or goes on with what others
+//     computed. It draws the first id again: the one of the prompt's server is dropped,
+//     and Request.Prefill is answered by a chunk with Handover, Finish and no id. Where KV
+//     does not come, the server computes the prompt.
 //   - A server that is gone is KindUnavailable with engine.CodeLost, so that its
 //     requests go on elsewhere. Greedy answers go on exactly, unseeded sampling
 //     goes on in distribution, seeded sampling and penalties on generated ids do

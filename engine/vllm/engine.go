@@ -33,6 +33,7 @@ type Engine struct {
 	found      atomic.Pointer[discovered]
 	noPriority atomic.Bool // the server refuses priorities
 	miscounts  atomic.Bool // the server counts other ids than it sends
+	keepsNone  atomic.Bool // the server was asked to keep KV for another, and has not, or not as could be told
 	down       atomic.Bool // the supervised server has ended and is not ready again
 	deserted   atomic.Bool // nobody listens where the server was
 	asked      atomic.Uint64

@@ -40,6 +40,8 @@ type fake struct {
 	// mischief, if it says true, has answered the request itself.
 	mischief func(w http.ResponseWriter, r *http.Request, sent int) bool
 	pause    time.Duration // between two ids
+	side     *side         // its connector's; nil: it has none
+	says     string        // of KV that it keeps, without a side
 	turns    *turns        // of a scheduling policy by priority; nil lets all run at once
 
 	running  atomic.Int64
@@ -152,6 +154,8 @@ type task struct {
 	finish string
 	stopID int
 	texts  []string // that the answer may be; nil is all
+	// brought says that the KV of the prompt came from elsewhere, and wrong that it was other KV.
+	brought, wrong bool
 }
 
 func (f *fake) generate(w http.ResponseWriter, r *http.Request) {
@@ -208,9 +212,12 @@ func (f *fake) generate(w http.ResponseWriter, r *http.Request) {
 		f.turns.take(body.Priority)
 		defer f.turns.give()
 	}
-	w.Header().Set("Content-Type", "text/event-stream; charset=utf-8")
 	f.running.Add(1)
 	defer f.running.Add(-1)
+	if t.transfer(raw, body.Salt) {
+		return
+	}
+	w.Header().Set("Content-Type", "text/event-stream; charset=utf-8")
 	t.run(r, body.Salt)
 }
 
@@ -240,7 +247,9 @@ func (t *task) run(r *http.Request, salt string) {
 	} else {
 		t.random = rand.New(rand.NewPCG(rand.Uint64(), 1))
 	}
-	t.cache(salt)
+	if t.cache(salt); t.brought {
+		t.cached = 0 // what comes from elsewhere is not counted
+	}
 	for sent := 0; t.finish == ""; sent++ {
 		if sent > 0 && t.f.mischief != nil && t.f.mischief(t.w, r, sent) {
 			return
@@ -323,6 +332,9 @@ func (t *task) step() {
 		mask(l, t.texts, answer)
 	}
 	id := t.draw(l)
+	if t.wrong {
+		id = (id + 1) % fakeVocab
+	}
 	t.ids = append(t.ids, id)
 	switch n := len(t.ids) - t.prompt; {
 	case slices.Contains(stops, id) && n >= t.p.MinTokens:

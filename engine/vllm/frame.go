@@ -17,6 +17,8 @@ import (
 //	{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4,"prompt_tokens_details":{"cached_tokens":2}}}
 //	{"error":{"message":"…","type":"…","param":null,"code":400}}
 //
+// An answer that is no stream is the first two in one, with kv_transfer_params beside them.
+//
 // /inference/v1/generate has logprobs as {"content":[{"token_id":5,"logprob":-1,"top_logprobs":[{…}]}]}, in older
 // versions with "token":"token_id:5" for the id, and /v1/completions as {"tokens":["token_id:5"],
 // "token_logprobs":[-1],"top_logprobs":[{"token_id:5":-1}]}.
@@ -30,6 +32,7 @@ type frame struct {
 	usage                      bool
 	prompt, completion, cached int
 	fault                      *fault
+	transfer                   []byte // what the server says of KV that it keeps; empty: nothing
 
 	tops []dynamo.TopLogprob
 	ends []int // of each logprob's part of tops
@@ -45,7 +48,7 @@ type fault struct {
 // alternatives that are kept of each logprob.
 func (f *frame) parse(b []byte, top int) bool {
 	f.ids, f.logprobs, f.tops, f.ends = f.ids[:0], f.logprobs[:0], f.tops[:0], f.ends[:0]
-	f.finish, f.stopped, f.usage, f.fault = nil, false, false, nil
+	f.finish, f.stopped, f.usage, f.fault, f.transfer = nil, false, false, nil, nil
 	s := scan{b: b}
 	if s.peek() != '{' {
 		return false
@@ -64,6 +67,14 @@ func (f *frame) parse(b []byte, top int) bool {
 			if !s.bad {
 				told = true
 				f.fault = parseFault(s.b[start:s.i])
+			}
+		case "kv_transfer_params":
+			start := s.i
+			if s.skip(); !s.bad {
+				f.transfer = bytes.TrimSpace(s.b[start:s.i])
+			}
+			if string(f.transfer) == "null" {
+				f.transfer = nil
 			}
 		default:
 			s.skip()

@@ -54,6 +54,8 @@ type answer struct {
 	logprobs []dynamo.TokenLogprob // of it
 	watch    *time.Timer           // ends a request whose server says nothing
 	stall    time.Duration         // of the watch
+	fetch    *time.Timer           // ends an attempt with KV from elsewhere that brings nothing; nil: none is under way
+	keeps    bool                  // the server is to keep the KV of the prompt, and to answer no more
 	cancel   context.CancelCauseFunc
 }
 
@@ -92,13 +94,10 @@ func (a *answer) run(ctx context.Context) error {
 	e.tally.waiting.Add(1)
 	a.hold()
 	defer a.release()
-	resp, err := a.post(ctx)
-	if err != nil {
-		return err
+	if a.keeps = r.Prefill && a.room > 1; a.keeps { // an answer of one id is complete with it
+		a.room = 1
 	}
-	err = a.read(ctx, resp)
-	resp.Body.Close() // an answer that is not at its end ends with its connection
-	return err
+	return a.ask(ctx)
 }
 
 // complete says how an answer ends of which nothing is left to ask.
@@ -117,17 +116,18 @@ func (a *answer) stops(id dynamo.TokenID) bool {
 	return slices.Contains(a.r.StopTokens, id) || !a.r.IgnoreEOS && slices.Contains(a.d.card.EOS, id)
 }
 
-// post asks the server; the answer that it returns has begun well.
-func (a *answer) post(ctx context.Context) (*http.Response, error) {
+// post asks the server for an answer of a type; the one that it returns has begun well.
+// body writes what is asked, with the request's priority or without.
+func (a *answer) post(ctx context.Context, accept string, body func(priority bool) []byte) (*http.Response, error) {
 	for {
 		priority := !a.e.noPriority.Load()
-		req, err := http.NewRequestWithContext(ctx, http.MethodPost, a.d.base+a.d.page(), bytes.NewReader(a.d.requestBody(a.r, priority)))
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, a.d.base+a.d.page(), bytes.NewReader(body(priority)))
 		if err != nil {
 			return nil, fmt.Errorf("ask the vLLM server: %w", err)
 		}
 		a.e.authorize(req)
-		req.Header.Set("Content-Type", "application/json")
-		req.Header.Set("Accept", "text/event-stream")
+		req.Header.Set("Content-Type", jsonPage)
+		req.Header.Set("Accept", accept)
 		if a.r.ID != "" && printable(string(a.r.ID)) {
 			// Some versions refuse an id that is still in use, as that of a request which
 			// has just moved may be.
@@ -144,9 +144,9 @@ func (a *answer) post(ctx context.Context) (*http.Response, error) {
 			return nil, ended(ctx, err)
 		}
 		if resp.StatusCode == http.StatusOK {
-			if kind, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type")); err != nil || kind != "text/event-stream" {
+			if kind, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type")); err != nil || kind != accept {
 				resp.Body.Close()
-				return nil, corrupt("answered a request with %q, not with a stream", resp.Header.Get("Content-Type"))
+				return nil, corrupt("answered a request with %q, not with %s", resp.Header.Get("Content-Type"), accept)
 			}
 			return resp, nil
 		}
@@ -219,23 +219,8 @@ func (a *answer) read(ctx context.Context, resp *http.Response) error {
 
 // take deals with one event; false says that the caller wants no more.
 func (a *answer) take(ctx context.Context, f *frame) (bool, error) {
-	if f.fault != nil {
-		if f.fault.status == 0 {
-			f.fault.status = http.StatusInternalServerError
-		}
-		return false, f.fault.error("")
-	}
-	if f.usage {
-		if came := a.came + len(f.ids); f.completion != came && a.e.miscounts.CompareAndSwap(false, true) {
-			a.e.log.Warn("the vLLM server counts other ids than it sends; those that come are counted here", "counts", f.completion, "came", came)
-		}
-		if want := len(a.r.Tokens) + len(a.r.Resume); f.prompt != want || f.cached > want {
-			return false, corrupt("counts a prompt of %d ids, %d of them cached; %d were sent", f.prompt, f.cached, want)
-		}
-		a.usage, a.cached = true, f.cached
-	}
-	if len(f.ids) == 0 && len(f.finish) == 0 {
-		return true, nil
+	if more, err := a.settle(f); err != nil || !more {
+		return true, err
 	}
 	if err := a.check(f); err != nil {
 		return false, err
@@ -255,6 +240,27 @@ func (a *answer) take(ctx context.Context, f *frame) (bool, error) {
 	}
 	a.watch.Reset(a.stall)
 	return true, nil
+}
+
+// settle deals with what an event says beside the answer; false says that it says nothing
+// of that.
+func (a *answer) settle(f *frame) (bool, error) {
+	if f.fault != nil {
+		if f.fault.status == 0 {
+			f.fault.status = http.StatusInternalServerError
+		}
+		return false, f.fault.error("")
+	}
+	if f.usage {
+		if came := a.came + len(f.ids); f.completion != came && a.e.miscounts.CompareAndSwap(false, true) {
+			a.e.log.Warn("the vLLM server counts other ids than it sends; those that come are counted here", "counts", f.completion, "came", came)
+		}
+		if want := len(a.r.Tokens) + len(a.r.Resume); f.prompt != want || f.cached > want {
+			return false, corrupt("counts a prompt of %d ids, %d of them cached; %d were sent", f.prompt, f.cached, want)
+		}
+		a.usage, a.cached = true, f.cached
+	}
+	return len(f.ids) > 0 || len(f.finish) > 0, nil
 }
 
 // keep copies logprobs out of a frame.
@@ -280,6 +286,8 @@ func (a *answer) check(f *frame) error {
 		}
 	case "length":
 		a.finish = dynamo.FinishLength
+	case "error": // of the request alone
+		return &dynamo.Error{Kind: dynamo.KindInternal, Message: "the vLLM server failed at the request; its log says more"}
 	case "abort":
 		return lost(nil, "the vLLM server ended the request on its own")
 	default:
@@ -290,7 +298,7 @@ func (a *answer) check(f *frame) error {
 			return corrupt("generated id %d; the tokenizer has %d: model and tokenizer do not belong together", id, a.d.card.VocabSize)
 		}
 	}
-	if want := a.r.Sampling.Logprobs; want && len(f.logprobs) != len(f.ids) || !want && len(f.logprobs) > 0 {
+	if want := a.r.Sampling.Logprobs && !a.keeps; want && len(f.logprobs) != len(f.ids) || !want && len(f.logprobs) > 0 {
 		return corrupt("sent %d logprobs for %d ids (asked for: %t)", len(f.logprobs), len(f.ids), want)
 	}
 	for i := range f.logprobs {
@@ -299,6 +307,9 @@ func (a *answer) check(f *frame) error {
 		}
 	}
 	if n := len(f.ids); n > 0 {
+		if a.fetch != nil {
+			a.fetch.Stop()
+		}
 		a.last = f.ids[n-1]
 		a.came += n
 		a.progress()

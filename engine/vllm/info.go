@@ -1,5 +1,7 @@
 package vllm
 
+import "time"
+
 // Info is what a server says of itself.
 type Info struct {
 	// Version is vLLM's, such as "0.32.0".
@@ -25,6 +27,12 @@ type Info struct {
 	// TokensInOut says whether /inference/v1/generate is on; without it completions
 	// are asked.
 	TokensInOut bool
+	// Connector is the KV connector that moves KV between servers, as the server said if
+	// ConnectorAsked; empty: none, or it does not say.
+	Connector      string
+	ConnectorAsked bool
+	// Lease is how long the connector keeps KV that nobody fetches, at the least.
+	Lease time.Duration
 	// Ranks is the number of data-parallel engines behind the server.
 	Ranks int
 	// Sources are where each rank publishes the changes of its KV cache; empty if

@@ -24,6 +24,14 @@ const (
 	// maxDrain and drainTimeout bound what is read behind the end of an answer; beyond
 	// them the connection is given up.
 	maxDrain, drainTimeout = 64, time.Second
+	// defaultLease is how long a server keeps KV that nobody fetches, if it does not say;
+	// older versions keep it for longer. Then it gives the blocks to others. Word of KV that
+	// is older than half of that is not acted upon, and an answer with it that has not begun
+	// after five sixths is given up: the server computes the prompt. maxLease bounds what is
+	// believed, and handoverSkew is how far another machine's clock may be ahead.
+	defaultLease, maxLease = 30 * time.Second, time.Hour
+	handoverSkew           = 2 * time.Second
+
 	// maxPage bounds a page that is no stream; a longer one is corrupt.
 	maxPage = 4 << 20
 	// maxFaultBytes bounds what is read of an error's page.

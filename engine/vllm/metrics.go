@@ -13,6 +13,7 @@ type Metrics struct {
 	errors   *prometheus.CounterVec
 	restarts prometheus.Counter
 	polls    *prometheus.CounterVec
+	handed   *prometheus.CounterVec
 	events   *kvwire.Metrics
 }
 
@@ -22,14 +23,21 @@ func NewMetrics(r *obs.Registry) *Metrics {
 		errors:   r.Counters("dynamo_vllm_errors_total", "Requests that the vLLM server failed or refused, by kind of error.", "kind"),
 		restarts: r.Counter("dynamo_vllm_restarts_total", "Times the supervised vLLM server was started again."),
 		polls:    r.Counters("dynamo_vllm_polls_total", "Readings of the vLLM server's metrics, by outcome.", "outcome"),
+		handed:   r.Counters("dynamo_vllm_handovers_total", "Handovers of KV to and from vLLM servers: kept for another server, or none though it was asked for; taken to be fetched, unfit for that, or failed to come.", "outcome"),
 		events:   kvwire.NewMetrics(r),
 	}
 }
 
-// The values of the label outcome.
+// The values of the labels outcome.
 const (
 	pollRead   = "read"
 	pollFailed = "failed"
+
+	handoverKept   = "kept"
+	handoverNone   = "none"
+	handoverTaken  = "taken"
+	handoverUnfit  = "unfit"
+	handoverFailed = "failed"
 )
 
 func (m *Metrics) failed(err error) {
@@ -41,6 +49,12 @@ func (m *Metrics) failed(err error) {
 func (m *Metrics) polled(outcome string) {
 	if m != nil {
 		m.polls.WithLabelValues(outcome).Inc()
+	}
+}
+
+func (m *Metrics) handover(outcome string) {
+	if m != nil {
+		m.handed.WithLabelValues(outcome).Inc()
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -31,6 +33,9 @@ func (e *Engine) startProcess(args []string) (*process, error) {
 	p.cmd.Env = c.Env
 	if e.config.APIKey != "" { // not among the arguments, which everybody on the machine can see
 		p.cmd.Env = append(p.cmd.Environ(), "VLLM_API_KEY="+e.config.APIKey)
+	}
+	if e.plan.sidePort > 0 && !slices.ContainsFunc(p.cmd.Environ(), func(v string) bool { return strings.HasPrefix(v, sidePortVariable+"=") }) {
+		p.cmd.Env = append(p.cmd.Environ(), sidePortVariable+"="+strconv.Itoa(e.plan.sidePort))
 	}
 	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

@@ -82,7 +82,11 @@ func serve(model string, args []string) int {
 	f := newFake()
 	f.sources = ""
 	f.pause = time.Millisecond
-	f.models = fmt.Sprintf(`{"data":[{"id":"tiny","root":%q,"max_model_len":%d}]}`, strings.Join(args, " "), fakeLength)
+	root := strings.Join(args, " ")
+	if port := os.Getenv("VLLM_NIXL_SIDE_CHANNEL_PORT"); port != "" {
+		root += " side port " + port
+	}
+	f.models = fmt.Sprintf(`{"data":[{"id":"tiny","root":%q,"max_model_len":%d}]}`, root, fakeLength)
 	if model == "key" {
 		if f.apiKey = os.Getenv("VLLM_API_KEY"); f.apiKey == "" {
 			f.apiKey = value("--api-key")

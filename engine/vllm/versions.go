@@ -49,6 +49,15 @@ var (
 	newest = version{0, 32, 0}
 )
 
+// paramsPassed is the first version whose /inference/v1/generate passes transfer
+// parameters on; /v1/completions does in all.
+var paramsPassed = version{0, 29, 0}
+
+func passesNoParams(s string) bool {
+	v, ok := parseVersion(s)
+	return ok && v.before(paramsPassed)
+}
+
 // metricNames are what a version calls what is read of its metrics.
 type metricNames struct {
 	running, waiting, usage, steps, config string
@@ -78,7 +87,7 @@ var lacks = []struct {
 	{version{0, 14, 0}, "its KV events do not name LoRA adapters: blocks of adapters are not counted"},
 	{version{0, 17, 0}, "its KV events do not show cache salts: blocks of tenants are taken for shared ones, though the server does not share them"},
 	{version{0, 20, 0}, "its KV events do not tell groups apart: a model with hybrid attention is credited with blocks it cannot use"},
-	{version{0, 29, 0}, "/inference/v1/generate passes no transfer parameters on"},
+	{paramsPassed, "/inference/v1/generate passes no transfer parameters on"},
 }
 
 // examine judges a version: what it lacks, or why it is refused.

@@ -83,7 +83,7 @@ func TestDiscovery(t *testing.T) {
 	want := vllm.Info{
 		Version: fakeVersion, Model: "tiny", Root: "/models/tiny", Models: []string{"tiny", "lora"}, Adapters: []string{"lora"},
 		ContextLength: fakeLength, BlockSize: fakeBlock, KVBlocks: 72, PrefixCaching: true, HashAlgorithm: "sha256",
-		Dtype: "auto", TokensInOut: true, Ranks: 1, EventsAsked: true,
+		Dtype: "auto", TokensInOut: true, Ranks: 1, EventsAsked: true, Lease: 30 * time.Second,
 		Sources: []vllm.Source{{Endpoint: "tcp://" + host + ":5557", ReplayEndpoint: "tcp://" + host + ":5558", Topic: "kv-events"}},
 	}
 	if got := e.Info(); !reflect.DeepEqual(got, want) {

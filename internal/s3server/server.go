@@ -37,6 +37,12 @@ const (
 	LostAnswer  Fault = "lost answer"   // it is done, and the connection ends before that is said
 	Late        Fault = "late fault"    // a completed upload answers 200 with an error in its body
 	Denied      Fault = "denied"        // 403 AccessDenied
+	Wait        Fault = "wait"          // 503 SlowDown, with Retry-After: 20
+	Skewed      Fault = "skewed"        // 403 RequestTimeTooSkewed
+	Redirected  Fault = "redirected"    // 301 PermanentRedirect: the bucket is in region eu-other-1
+	Unstored    Fault = "unstored"      // 200, and nothing is put
+	WrongETag   Fault = "wrong etag"    // what is put is said to be something else
+	StaleList   Fault = "stale list"    // a list lacks every second object, and has ones that are gone
 )
 
 // Server keeps the objects of one bucket. It is an http.Handler.
@@ -125,9 +131,17 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch fault {
 	case SlowDown:
 		w.Header().Set("Retry-After", "0")
-		bad = &refusal{http.StatusServiceUnavailable, "SlowDown", "please reduce your request rate"}
+		bad = &refusal{status: http.StatusServiceUnavailable, code: "SlowDown", message: "please reduce your request rate"}
 	case Broken:
-		bad = &refusal{http.StatusInternalServerError, "InternalError", "we encountered an internal error"}
+		bad = &refusal{status: http.StatusInternalServerError, code: "InternalError", message: "we encountered an internal error"}
+	case Wait:
+		w.Header().Set("Retry-After", "20")
+		bad = &refusal{status: http.StatusServiceUnavailable, code: "SlowDown", message: "please reduce your request rate"}
+	case Skewed:
+		bad = &refusal{status: http.StatusForbidden, code: "RequestTimeTooSkewed", message: "the difference between the request time and the current time is too large"}
+	case Redirected:
+		w.Header().Set("X-Amz-Bucket-Region", "eu-other-1")
+		bad = &refusal{status: http.StatusMovedPermanently, code: "PermanentRedirect", message: "the bucket must be addressed using another endpoint"}
 	case Denied:
 		bad = denied("not you")
 	case Hang:
@@ -136,13 +150,13 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	path, ok := strings.CutPrefix(r.URL.Path, "/"+s.bucket)
 	if bad == nil && (!ok || path != "" && path[0] != '/') {
-		bad = &refusal{http.StatusNotFound, "NoSuchBucket", "no such bucket"}
+		bad = &refusal{status: http.StatusNotFound, code: "NoSuchBucket", message: "no such bucket"}
 	}
 	if bad == nil {
 		bad = s.serve(w, r, strings.TrimPrefix(path, "/"), body, fault)
 	}
 	if bad != nil {
-		answer(w, bad.status, errorXML{Code: bad.code, Message: bad.message})
+		answer(w, bad.status, errorXML{Code: bad.code, Message: bad.message, Region: bad.region})
 	}
 }
 
@@ -150,11 +164,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func payload(r *http.Request) ([]byte, *refusal) {
 	b, err := io.ReadAll(io.LimitReader(r.Body, maxBody))
 	if err != nil {
-		return nil, &refusal{http.StatusBadRequest, "IncompleteBody", err.Error()}
+		return nil, &refusal{status: http.StatusBadRequest, code: "IncompleteBody", message: err.Error()}
 	}
 	hash := sha256.Sum256(b)
 	if want := r.Header.Get("X-Amz-Content-Sha256"); want != unsigned && want != hex.EncodeToString(hash[:]) {
-		return nil, &refusal{http.StatusBadRequest, "XAmzContentSHA256Mismatch", "the payload is another one"}
+		return nil, &refusal{status: http.StatusBadRequest, code: "XAmzContentSHA256Mismatch", message: "the payload is another one"}
 	}
 	return b, nil
 }
@@ -163,6 +177,7 @@ type errorXML struct {
 	XMLName xml.Name `xml:"Error"`
 	Code    string
 	Message string
+	Region  string `xml:",omitempty"`
 }
 
 func answer(w http.ResponseWriter, status int, v any) {
@@ -180,7 +195,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, key string, body 
 	upload := q.Get("uploadId")
 	switch {
 	case key == "" && r.Method == http.MethodGet && q.Get("list-type") == "2":
-		s.list(w, q)
+		s.list(w, q, fault)
 		return nil
 	case key == "":
 	case r.Method == http.MethodPost && q.Has("uploads"):
@@ -188,7 +203,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, key string, body 
 	case r.Method == http.MethodPost && upload != "":
 		return s.complete(w, r, key, upload, body, fault)
 	case r.Method == http.MethodPut && upload != "":
-		return s.part(w, upload, q.Get("partNumber"), body)
+		return s.part(w, upload, q.Get("partNumber"), body, fault)
 	case r.Method == http.MethodDelete && upload != "":
 		s.mu.Lock()
 		delete(s.mu.uploads, upload)
@@ -206,7 +221,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, key string, body 
 		w.WriteHeader(http.StatusNoContent)
 		return nil
 	}
-	return &refusal{http.StatusNotImplemented, "NotImplemented", "no such operation"}
+	return &refusal{status: http.StatusNotImplemented, code: "NotImplemented", message: "no such operation"}
 }
 
 // keep stores an object, unless it is there and the request says to leave it then.
@@ -214,7 +229,7 @@ func (s *Server) keep(r *http.Request, key string, b []byte) *refusal {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, there := s.mu.objects[key]; there && r.Header.Get("If-None-Match") == "*" {
-		return &refusal{http.StatusPreconditionFailed, "PreconditionFailed", "it is there"}
+		return &refusal{status: http.StatusPreconditionFailed, code: "PreconditionFailed", message: "it is there"}
 	}
 	s.mu.objects[key] = b
 	return nil
@@ -226,8 +241,13 @@ func etag(b []byte) string {
 }
 
 func (s *Server) put(w http.ResponseWriter, r *http.Request, key string, body []byte, fault Fault) *refusal {
-	if bad := s.keep(r, key, body); bad != nil {
-		return bad
+	if fault != Unstored {
+		if bad := s.keep(r, key, body); bad != nil {
+			return bad
+		}
+	}
+	if fault == WrongETag {
+		body = []byte("something else")
 	}
 	if fault == LostAnswer {
 		panic(http.ErrAbortHandler)
@@ -249,15 +269,18 @@ func (s *Server) begin(w http.ResponseWriter) *refusal {
 	return nil
 }
 
-func (s *Server) part(w http.ResponseWriter, upload, number string, body []byte) *refusal {
+func (s *Server) part(w http.ResponseWriter, upload, number string, body []byte, fault Fault) *refusal {
 	n, err := strconv.Atoi(number)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	parts, ok := s.mu.uploads[upload]
 	if !ok || err != nil || n < 1 {
-		return &refusal{http.StatusNotFound, "NoSuchUpload", "no such upload"}
+		return &refusal{status: http.StatusNotFound, code: "NoSuchUpload", message: "no such upload"}
 	}
 	parts[n] = body
+	if fault == WrongETag {
+		body = []byte("something else")
+	}
 	w.Header().Set("ETag", etag(body))
 	return nil
 }
@@ -270,7 +293,7 @@ func (s *Server) complete(w http.ResponseWriter, r *http.Request, key, upload st
 		}
 	}
 	if err := xml.Unmarshal(body, &list); err != nil {
-		return &refusal{http.StatusBadRequest, "MalformedXML", err.Error()}
+		return &refusal{status: http.StatusBadRequest, code: "MalformedXML", message: err.Error()}
 	}
 	if fault == Late {
 		answer(w, http.StatusOK, errorXML{Code: "InternalError", Message: "we encountered an internal error"})
@@ -280,7 +303,7 @@ func (s *Server) complete(w http.ResponseWriter, r *http.Request, key, upload st
 	parts, ok := s.mu.uploads[upload]
 	if !ok {
 		s.mu.Unlock()
-		return &refusal{http.StatusNotFound, "NoSuchUpload", "no such upload"}
+		return &refusal{status: http.StatusNotFound, code: "NoSuchUpload", message: "no such upload"}
 	}
 	var whole []byte
 	for i, p := range list.Part {
@@ -289,10 +312,12 @@ func (s *Server) complete(w http.ResponseWriter, r *http.Request, key, upload st
 	}
 	s.mu.Unlock()
 	if !ok {
-		return &refusal{http.StatusBadRequest, "InvalidPart", "the parts are not those that were uploaded"}
+		return &refusal{status: http.StatusBadRequest, code: "InvalidPart", message: "the parts are not those that were uploaded"}
 	}
-	if bad := s.keep(r, key, whole); bad != nil {
-		return bad
+	if fault != Unstored {
+		if bad := s.keep(r, key, whole); bad != nil {
+			return bad
+		}
 	}
 	s.mu.Lock()
 	delete(s.mu.uploads, upload)
@@ -322,7 +347,7 @@ func (s *Server) get(w http.ResponseWriter, r *http.Request, key string, fault F
 	}
 	s.mu.Unlock()
 	if !ok || fault == Stale && r.Method == http.MethodGet {
-		return &refusal{http.StatusNotFound, "NoSuchKey", "no such key"}
+		return &refusal{status: http.StatusNotFound, code: "NoSuchKey", message: "no such key"}
 	}
 	switch fault {
 	case Shorter:
@@ -349,7 +374,7 @@ func (c cutter) Write(b []byte) (int, error) {
 }
 
 // list answers with one page of names.
-func (s *Server) list(w http.ResponseWriter, q url.Values) {
+func (s *Server) list(w http.ResponseWriter, q url.Values, fault Fault) {
 	prefix, after := q.Get("prefix"), max(q.Get("continuation-token"), q.Get("start-after"))
 	name := func(k string) string { return k }
 	if q.Get("encoding-type") == "url" {
@@ -374,7 +399,10 @@ func (s *Server) list(w http.ResponseWriter, q url.Values) {
 		limit = min(limit, n)
 	}
 	last := ""
-	for _, k := range s.Keys() {
+	for i, k := range s.Keys() {
+		if fault == StaleList && i%2 == 1 && len(k) > 0 { // another one, which is gone
+			k = k[:len(k)-1] + string(k[len(k)-1]^1)
+		}
 		if !strings.HasPrefix(k, prefix) || after != "" && k <= after {
 			continue
 		}

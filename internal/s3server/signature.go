@@ -23,10 +23,11 @@ type refusal struct {
 	status  int
 	code    string
 	message string
+	region  string // where the bucket is
 }
 
 func denied(format string, args ...any) *refusal {
-	return &refusal{http.StatusForbidden, "AccessDenied", fmt.Sprintf(format, args...)}
+	return &refusal{status: http.StatusForbidden, code: "AccessDenied", message: fmt.Sprintf(format, args...)}
 }
 
 // Verify checks the signature of a request, but not the payload against the hash that
@@ -50,17 +51,17 @@ func verify(r *http.Request, c *Credentials, now time.Time) *refusal {
 	}
 	id, scope, _ := strings.Cut(said["Credential"], "/")
 	if id != c.KeyID {
-		return &refusal{http.StatusForbidden, "InvalidAccessKeyId", "no such key"}
+		return &refusal{status: http.StatusForbidden, code: "InvalidAccessKeyId", message: "no such key"}
 	}
 	at, err := time.Parse(stamp, r.Header.Get("X-Amz-Date"))
 	if err != nil || now.Sub(at).Abs() > maxSkew {
-		return &refusal{http.StatusForbidden, "RequestTimeTooSkewed", "signed at " + r.Header.Get("X-Amz-Date")}
+		return &refusal{status: http.StatusForbidden, code: "RequestTimeTooSkewed", message: "signed at " + r.Header.Get("X-Amz-Date")}
 	}
 	if want := at.Format("20060102") + "/" + c.Region + "/s3/aws4_request"; scope != want {
-		return &refusal{http.StatusBadRequest, "AuthorizationHeaderMalformed", "the scope is " + scope + ", not " + want}
+		return &refusal{status: http.StatusBadRequest, code: "AuthorizationHeaderMalformed", message: "the scope is " + scope + ", not " + want, region: c.Region}
 	}
 	if r.Header.Get("X-Amz-Security-Token") != c.Session {
-		return &refusal{http.StatusForbidden, "InvalidToken", "another session"}
+		return &refusal{status: http.StatusForbidden, code: "InvalidToken", message: "another session"}
 	}
 	signed := strings.Split(said["SignedHeaders"], ";")
 	must := []string{"host"}
@@ -81,7 +82,7 @@ func verify(r *http.Request, c *Credentials, now time.Time) *refusal {
 		key = sum(key, step)
 	}
 	if !hmac.Equal([]byte(hex.EncodeToString(sum(key, text))), []byte(said["Signature"])) {
-		return &refusal{http.StatusForbidden, "SignatureDoesNotMatch", "the signature is another one"}
+		return &refusal{status: http.StatusForbidden, code: "SignatureDoesNotMatch", message: "the signature is another one"}
 	}
 	return nil
 }

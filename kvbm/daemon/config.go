@@ -18,8 +18,8 @@ type Config struct {
 	Tiers kvbm.TiersConfig
 	// HostBlocks and DiskBlocks are budgets in blocks in place of bytes; 0: bytes count.
 	HostBlocks, DiskBlocks int
-	// Contents is how many contents (models) are kept at a time; each has the whole
-	// budgets. One more is refused while all are in use. Default 1.
+	// Contents is how many contents (models, and each layout of one) are kept at a time;
+	// each has the whole budgets. One more is refused while all are in use. Default 1.
 	Contents int
 	// ClientQuota bounds the bytes of blocks that the clients of one name have put and
 	// that are still kept: beyond it their oldest are given up. 0: no bound. Default 0.

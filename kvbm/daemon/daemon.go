@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
@@ -27,6 +28,7 @@ type Daemon struct {
 	config Config
 	log    *slog.Logger
 	life   uint64
+	stages chan *stage // where blocks are converted
 	// answer, if set, answers administrators, and there is nothing for others.
 	answer func(ctx context.Context, command []byte) ([]byte, error)
 	mu     struct {
@@ -46,6 +48,10 @@ func New(c Config) (*Daemon, error) {
 	rand.Read(b[:]) // never fails
 	d.life = binary.LittleEndian.Uint64(b[:])
 	d.mu.shelves, d.mu.sessions = map[shelfKind]*shelf{}, map[*session]struct{}{}
+	d.stages = make(chan *stage, maxConversions)
+	for range maxConversions {
+		d.stages <- &stage{}
+	}
 	return d, nil
 }
 
@@ -157,7 +163,9 @@ type Report struct {
 
 // ContentReport is the part of a Report about one content.
 type ContentReport struct {
-	Content string         `json:"content"`
+	Content string `json:"content"`
+	// Layout is how its blocks lie, with the shards after one another, if clients say it.
+	Layout  string         `json:"layout,omitempty"`
 	Clients []ClientReport `json:"clients,omitempty"`
 	tier.Answer
 }
@@ -192,16 +200,22 @@ func (d *Daemon) onAll(ctx context.Context, command []byte) ([]byte, error) {
 		return nil, invalid("the daemon knows blocks by their names, not by prompts; ask a worker")
 	}
 	var r Report
-	for _, s := range d.inUse() {
+	for _, s := range d.inUse(nil) {
 		a, err := s.mover.Do(ctx, &c)
 		if err != nil {
 			d.release(s)
 			return nil, err
 		}
-		r.Contents = append(r.Contents, ContentReport{s.kind.content, s.ledger.clients(), *a})
+		c := ContentReport{Content: s.kind.content, Clients: s.ledger.clients(), Answer: *a}
+		if s.kind.laid() {
+			c.Layout = fmt.Sprintf("%s ranks=%d", s.kind.layout.Form(), s.kind.layout.Ranks)
+		}
+		r.Contents = append(r.Contents, c)
 		d.release(s)
 	}
-	slices.SortFunc(r.Contents, func(a, b ContentReport) int { return strings.Compare(a.Content, b.Content) })
+	slices.SortFunc(r.Contents, func(a, b ContentReport) int {
+		return cmp.Or(strings.Compare(a.Content, b.Content), strings.Compare(a.Layout, b.Layout))
+	})
 	b, err := json.Marshal(r)
 	if err != nil {
 		return nil, fmt.Errorf("write the answer: %w", err)
@@ -209,12 +223,14 @@ func (d *Daemon) onAll(ctx context.Context, command []byte) ([]byte, error) {
 	return b, nil
 }
 
-// inUse returns the open shelves; each is to be released.
-func (d *Daemon) inUse() (all []*shelf) {
+// inUse returns the open shelves, or those related to a kind; each is to be released.
+func (d *Daemon) inUse(kind *shelfKind) (all []*shelf) {
 	d.mu.Lock()
 	for _, s := range d.mu.shelves {
-		s.users++
-		all = append(all, s)
+		if kind == nil || kind.related(&s.kind) {
+			s.users++
+			all = append(all, s)
+		}
 	}
 	d.mu.Unlock()
 	return slices.DeleteFunc(all, func(s *shelf) bool {

@@ -273,7 +273,7 @@ func TestContents(t *testing.T) {
 }
 
 // memory makes a file to share, sealed or not.
-func memory(t *testing.T, bytes int64, seals int) *os.File {
+func memory(t testing.TB, bytes int64, seals int) *os.File {
 	t.Helper()
 	fd, err := unix.MemfdCreate("test", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err != nil {
@@ -292,12 +292,12 @@ func memory(t *testing.T, bytes int64, seals int) *os.File {
 
 // raw speaks the protocol by hand.
 type raw struct {
-	t    *testing.T
+	t    testing.TB
 	conn *net.UnixConn
 	id   uint64
 }
 
-func dial(t *testing.T, c *daemon.Config) *raw {
+func dial(t testing.TB, c *daemon.Config) *raw {
 	t.Helper()
 	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: c.Socket, Net: "unix"})
 	if err != nil {
@@ -386,7 +386,7 @@ func TestBadClients(t *testing.T) {
 			_, _ = r.conn.Write([]byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n"))
 			return r.reply()
 		}, 255, ""},
-		{"another version", func(r *raw) (byte, string) { return r.ask(1, helloBody(2, 9, "n", "m")) }, 2, "versions 2 to 9"},
+		{"another version", func(r *raw) (byte, string) { return r.ask(1, helloBody(3, 9, "n", "m")) }, 2, "versions 3 to 9"},
 		{"no magic", func(r *raw) (byte, string) { return r.ask(1, make([]byte, 40)) }, 2, "not that of a client"},
 		{"cut off", func(r *raw) (byte, string) { return r.ask(1, helloBody(1, 1, "n", "m")[:25]) }, 2, "cut off"},
 		{"no hello", func(r *raw) (byte, string) { return r.ask(3, one(key)) }, 255, ""},

@@ -16,11 +16,15 @@
 //	 8  id u64, chosen by the client and repeated by the reply
 //	16  body
 //
+// This is version 2; in version 1 hello ends with the content, and there are no
+// fingerprints.
+//
 // Requests may be sent before earlier ones are answered, and are answered in any order.
 // The body of a reply whose status is not 0 is a text for people.
 //
 //	1 hello   magic "dynKVMd1", lowest and highest version u16 u16, block bytes u32,
-//	          block tokens u32, name and content, each a length u16 and bytes
+//	          block tokens u32, name, content and layout (kvbm/layout, or empty), each a
+//	          length u16 and bytes, flags u16 (1: fingerprints)
 //	          → version u16, requests in progress u16, items of a request u32,
 //	          quota u64, memory u64 (bytes, 0: no bound), life u64
 //	2 memory  length u64, and with it, as SCM_RIGHTS, a file that can be mapped and
@@ -30,10 +34,22 @@
 //	4 put     count u32, then of each: key, key of the block before it, depth u32,
 //	          memory u32, offset u64 → of each u8: 1 is there, 0 not taken
 //	5 get     count u32, then of each: key, memory u32, zero u32, offset u64
-//	          → number of leading ones that are in their places u32
+//	          → number of leading ones that are in their places u32, and if hello asked
+//	          for them as many fingerprints of 16 bytes (convert.go)
 //	6 drop    count u32, keys → number of copies that were there u32
 //	7 admin   tier.Command as JSON → Report as JSON; needs no hello. A process that keeps
 //	          KV for itself alone (ServeAdmin) answers this and nothing else
+//
+// # Layouts
+//
+// A client that says its layout shares blocks with all clients of its content, however
+// theirs lie and into how many shards they are split. What it puts is kept as it is, with
+// the shard as part of the key; what it gets is that, or else made of the shards that
+// others have put, which are loaded and checked as any block is, next to one another, and
+// copied to where they belong (package layout). Clients of one content whose blocks cannot
+// become one another's (another model, another KV type) are refused while the others are
+// there. What a client gets may have a fingerprint, over what the keys of its blocks and
+// its layout are and the bytes as they should arrive.
 //
 // # Ownership
 //

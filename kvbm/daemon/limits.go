@@ -24,6 +24,13 @@ const (
 	// take no reply; then it ends.
 	helloTime = 10 * time.Second
 	writeTime = 10 * time.Second
+	// maxConversions is the number of requests whose blocks are being converted, and
+	// convertBytes the memory of each, or what one block needs; further ones wait.
+	maxConversions = 4
+	convertBytes   = 32 << 20
+	// maxPlans is the number of conversions that a connection remembers; then it forgets
+	// them all.
+	maxPlans = 32
 	// loadTime bounds a get; then it has brought nothing.
 	loadTime = 30 * time.Second
 	// dialTime bounds an attempt to reach the daemon. The attempts of a Store are

@@ -18,7 +18,7 @@ func NewMetrics(r *obs.Registry) *Metrics {
 	return &Metrics{
 		clients:  r.Gauge("dynamo_daemon_connections", "Connections of clients of the KV daemon."),
 		requests: r.Counters("dynamo_daemon_requests_total", "Requests to the KV daemon, by operation and how they ended.", "operation", "outcome"),
-		blocks:   r.Counters("dynamo_daemon_blocks_total", "KV blocks that clients asked for or brought, by what came of it: found, put, refused, got, dropped, or given up over a quota.", "outcome"),
+		blocks:   r.Counters("dynamo_daemon_blocks_total", "KV blocks that clients asked for or brought, by what came of it: found, put, refused, got, got converted, dropped, or given up over a quota.", "outcome"),
 	}
 }
 

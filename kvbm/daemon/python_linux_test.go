@@ -32,7 +32,7 @@ func TestPython(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := config(t, 100)
-	c.Contents = 2
+	c.Contents = 3
 	stop := start(t, c)
 	cmd := exec.CommandContext(t.Context(), name, "-B", "check.py", c.Socket)
 	cmd.Dir, cmd.Stderr = dir, os.Stderr
@@ -67,11 +67,23 @@ func TestPython(t *testing.T) {
 	if err := cmd.Wait(); err != nil {
 		t.Fatal(err)
 	}
+	examples(t, name, dir, c.Socket)
+}
+
+// examples runs the examples, the first twice.
+func examples(t *testing.T, name, dir, socket string) {
+	t.Helper()
 	for i, want := range []string{"0 of 10 blocks came from the daemon\n10 blocks were computed, 10 are kept\n", "10 of 10 blocks came from the daemon\n0 blocks were computed, 0 are kept\n"} {
-		cmd := exec.CommandContext(t.Context(), name, "-B", "example.py", c.Socket)
+		cmd := exec.CommandContext(t.Context(), name, "-B", "example.py", socket)
 		cmd.Dir = dir
 		if got, err := cmd.CombinedOutput(); err != nil || string(got) != want {
 			t.Errorf("example.py, run %d: %v\n%s", i+1, err, got)
 		}
+	}
+	const want = "10 blocks of heads 0 to 2 are kept; the reader finds 0\n10 blocks of heads 3 to 5 are kept; the reader finds 10\n10 blocks came, tokens before heads; 0 were damaged on the way\ninvalid: layers 4 and 5\n"
+	cmd := exec.CommandContext(t.Context(), name, "-B", "layouts.py", socket)
+	cmd.Dir = dir
+	if got, err := cmd.CombinedOutput(); err != nil || string(got) != want {
+		t.Errorf("layouts.py: %v\n%s", err, got)
 	}
 }

@@ -11,6 +11,8 @@ import (
 
 	"github.com/dynamo-go/dynamo"
 	"github.com/dynamo-go/dynamo/kvbm"
+	"github.com/dynamo-go/dynamo/kvbm/layout"
+	"github.com/dynamo-go/dynamo/kvbm/tier"
 	"github.com/dynamo-go/dynamo/obs"
 )
 
@@ -27,11 +29,13 @@ type session struct {
 	name    string
 	shelf   *shelf
 	account *account
+	laid    laid          // set by hello too
 	tickets chan struct{} // holds one for each request in progress
 	out     chan []byte   // replies; has room for all requests in progress
 	mu      struct {
 		sync.RWMutex
 		memories [][]byte
+		plans    map[shelfKind]*layout.Plan // from other shelves
 	}
 }
 
@@ -202,13 +206,17 @@ func (s *session) hello(body []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	shelf, err := s.d.shelf(&h)
+	kind, err := s.laid.read(&h)
+	if err != nil {
+		return nil, err
+	}
+	shelf, err := s.d.shelf(kind)
 	if err != nil {
 		return nil, err
 	}
 	s.name, s.shelf, s.account = h.name, shelf, shelf.ledger.enter(h.name)
-	s.d.log.Info("a KV client has come", "client", h.name, "content", h.content)
-	w := welcome{version: Version, requests: MaxRequests, items: MaxItems, quota: uint64(s.d.config.ClientQuota), memory: uint64(s.d.config.MemoryBytes), life: s.d.life}
+	s.d.log.Info("a KV client has come", "client", h.name, "content", h.content, "layout", h.layout)
+	w := welcome{version: min(h.highest, Version), requests: MaxRequests, items: MaxItems, quota: uint64(s.d.config.ClientQuota), memory: uint64(s.d.config.MemoryBytes), life: s.d.life}
 	return w.append(nil), nil
 }
 
@@ -264,10 +272,10 @@ func (s *session) all(items []item) ([][]byte, error) {
 }
 
 // named are the blocks of items.
-func named(items []item) []kvbm.TierBlock {
+func (s *session) named(items []item) []kvbm.TierBlock {
 	blocks := make([]kvbm.TierBlock, len(items))
 	for i := range items {
-		blocks[i] = items[i].block
+		blocks[i] = s.laid.own(&items[i].block)
 	}
 	return blocks
 }
@@ -277,10 +285,22 @@ func (s *session) find(body []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := s.shelf.mover
-	q := m.Named(named(items)...)
-	m.Probe(q)
-	n := m.Plan(q, 0, q.Blocks()).Found
+	own := s.named(items)
+	n := s.shelf.found(own, true)
+	if n < len(items) && s.shelf.kind.laid() {
+		r := s.relatives(items)
+		defer r.release()
+		for n < len(items) {
+			m, _ := r.found(n, len(items), true)
+			if m == 0 {
+				m = s.shelf.found(own[n:], false)
+			}
+			if m == 0 {
+				break
+			}
+			n += m
+		}
+	}
 	s.d.config.Metrics.block("found", n)
 	return binary.LittleEndian.AppendUint32(nil, uint32(n)), nil
 }
@@ -296,22 +316,22 @@ func (s *session) put(body []byte) ([]byte, error) {
 	}
 	m, taken, over := s.shelf.mover, make([]byte, len(items)), 0
 	for i := range items {
-		b := &items[i].block
+		b := s.laid.own(&items[i].block)
 		if s.ctx.Err() != nil {
 			return nil, context.Cause(s.ctx)
 		}
-		if give := s.shelf.ledger.charge(s.account, b); len(give) > 0 {
+		if give := s.shelf.ledger.charge(s.account, &b); len(give) > 0 {
 			over += len(give)
 			if _, err := m.Evict(s.ctx, give...); err != nil {
 				return nil, err
 			}
 		}
-		q := m.Named(*b)
+		q := m.Named(b)
 		m.Offer(q, 0, from[i])
 		if m.Plan(q, 0, 1).Found == 1 {
 			taken[i] = 1
 		} else {
-			s.shelf.ledger.refuse(b)
+			s.shelf.ledger.refuse(&b)
 		}
 	}
 	ok := 0
@@ -338,38 +358,72 @@ func (s *session) get(body []byte) ([]byte, error) {
 	}
 	ctx, cancel := context.WithTimeout(s.ctx, loadTime)
 	defer cancel()
-	n := 0
+	prints := s.laid.newPrints(len(items))
+	own, n := s.named(items), 0
+	var others *relatives
 	for n < len(items) {
 		end := min(n+getPiece, len(items))
-		got := s.bring(ctx, items[n:end], into[n:end])
-		if n += got; got == 0 || n < end {
+		got := s.shelf.bring(ctx, own[n:end], into[n:end])
+		prints.all(items[n:n+got], into[n:n+got])
+		if got == 0 && s.shelf.kind.laid() {
+			if others == nil {
+				others = s.relatives(items)
+				defer others.release()
+			}
+			got = others.convert(ctx, n, into[n:end], prints)
+			s.d.config.Metrics.block("got converted", got)
+		}
+		if n += got; got == 0 {
 			break
 		}
 	}
 	s.d.config.Metrics.block("got", n)
-	return binary.LittleEndian.AppendUint32(nil, uint32(n)), nil
+	return append(binary.LittleEndian.AppendUint32(nil, uint32(n)), prints.bytes...), nil
 }
 
-// bring has the leading blocks of items brought that are there; it returns how many
-// are in their places: all of these, or none. When it returns, nothing is written any
-// more.
-func (s *session) bring(ctx context.Context, items []item, into [][]byte) int {
-	m := s.shelf.mover
-	q := m.Named(named(items)...)
-	n := m.Plan(q, 0, q.Blocks()).Found
-	if n == 0 {
-		return 0
+// found is the number of leading blocks that are there; probe asks shared stores as well.
+func (s *shelf) found(blocks []kvbm.TierBlock, probe bool) int {
+	q := s.mover.Named(blocks...)
+	if probe {
+		s.mover.Probe(q)
 	}
-	told := make(chan bool, 1)
-	l := m.Load(q, 0, n, func(i int) []byte { return into[i] }, func(ok bool) { told <- ok })
-	if l == nil {
+	return s.mover.Plan(q, 0, q.Blocks()).Found
+}
+
+// bring has the leading ones of blocks brought that are there; it returns how many are
+// in their places: all of these, or none. When it returns, nothing is written any more.
+func (s *shelf) bring(ctx context.Context, blocks []kvbm.TierBlock, into [][]byte) int {
+	l := s.load(blocks, into)
+	return l.wait(ctx)
+}
+
+// loading is blocks under way; the zero one is none.
+type loading struct {
+	*tier.Load
+	told chan bool
+	n    int
+}
+
+// load begins to bring the leading ones of blocks that are there.
+func (s *shelf) load(blocks []kvbm.TierBlock, into [][]byte) loading {
+	q, told := s.mover.Named(blocks...), make(chan bool, 1)
+	n := s.mover.Plan(q, 0, q.Blocks()).Found
+	if n == 0 {
+		return loading{}
+	}
+	return loading{s.mover.Load(q, 0, n, func(i int) []byte { return into[i] }, func(ok bool) { told <- ok }), told, n}
+}
+
+// wait returns how many are in their places; nothing is written any more.
+func (l *loading) wait(ctx context.Context) int {
+	if l.Load == nil {
 		return 0
 	}
 	select {
-	case ok := <-told:
+	case ok := <-l.told:
 		l.Cancel() // of a load that failed, blocks may still be under way
 		if ok {
-			return n
+			return l.n
 		}
 	case <-ctx.Done():
 		l.Cancel()
@@ -384,7 +438,7 @@ func (s *session) drop(body []byte) ([]byte, error) {
 	}
 	keys := make([]dynamo.ContentKey, len(items))
 	for i := range items {
-		keys[i] = items[i].block.Key
+		keys[i] = s.laid.own(&items[i].block).Key
 	}
 	n, err := s.shelf.mover.Evict(s.ctx, keys...)
 	s.d.config.Metrics.block("dropped", n)

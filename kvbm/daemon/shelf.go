@@ -11,6 +11,7 @@ import (
 	"github.com/zeebo/xxh3"
 
 	"github.com/dynamo-go/dynamo"
+	"github.com/dynamo-go/dynamo/kvbm/layout"
 	"github.com/dynamo-go/dynamo/kvbm/tier"
 	"github.com/dynamo-go/dynamo/obs"
 	"github.com/dynamo-go/dynamo/tokens"
@@ -31,11 +32,21 @@ type shelf struct {
 type shelfKind struct {
 	content                 string
 	blockBytes, blockTokens int
+	// layout is the packed one of shard 0; the zero one where the clients say none.
+	layout layout.Layout
+}
+
+// laid reports whether the layout of the blocks is known.
+func (k *shelfKind) laid() bool { return k.layout != layout.Layout{} }
+
+// related reports whether blocks of other may become those of k, or the other way round:
+// it has the same content in another layout.
+func (k *shelfKind) related(other *shelfKind) bool {
+	return k.laid() && other.laid() && k.content == other.content && *k != *other
 }
 
 // shelf returns the shelf for a client, which uses it until release.
-func (d *Daemon) shelf(h *hello) (*shelf, error) {
-	kind := shelfKind{h.content, h.blockBytes, h.blockTokens}
+func (d *Daemon) shelf(kind shelfKind) (*shelf, error) {
 	s, idle, err := d.place(kind)
 	if idle != nil {
 		idle.close()
@@ -64,6 +75,14 @@ func (d *Daemon) place(kind shelfKind) (s, idle *shelf, err error) {
 		s.users++
 		return s, nil, nil
 	}
+	for k, other := range d.mu.shelves {
+		if other.users == 0 || !k.related(&kind) {
+			continue
+		}
+		if err := layout.Differ(&k.layout, &kind.layout); err != nil {
+			return nil, nil, fmt.Errorf("other clients use %q: %w", kind.content, err)
+		}
+	}
 	if len(d.mu.shelves) >= d.config.Contents {
 		for _, other := range d.mu.shelves {
 			if other.users == 0 {
@@ -71,7 +90,7 @@ func (d *Daemon) place(kind shelfKind) (s, idle *shelf, err error) {
 			}
 		}
 		if idle == nil {
-			return nil, nil, &dynamo.Error{Kind: dynamo.KindExhausted, Message: fmt.Sprintf("the daemon keeps blocks of %d contents, and others are in use; give it more with --models, or start another with its own --socket", d.config.Contents)}
+			return nil, nil, &dynamo.Error{Kind: dynamo.KindExhausted, Message: fmt.Sprintf("the daemon keeps blocks of %d contents (of which each layout of KV is one), and others are in use; give it more with --models, or start another with its own --socket", d.config.Contents)}
 		}
 		delete(d.mu.shelves, idle.kind)
 	}
@@ -95,6 +114,9 @@ func (d *Daemon) openShelf(s *shelf) error {
 		BlockTokens: s.kind.blockTokens, BlockBytes: s.kind.blockBytes,
 		Content: tokens.Content{Revision: s.kind.content, Layout: "daemon 1"},
 	}
+	if l := &s.kind.layout; s.kind.laid() { // the shard is part of the keys
+		c.Geometry.Content.Layout, c.Geometry.Content.DType = fmt.Sprintf("daemon 2, %s ranks=%d", l.Form(), l.Ranks), l.DType
+	}
 	if s.kind.blockBytes < 1 || s.kind.blockBytes > tier.MaxBlockBytes || s.kind.blockTokens < 1 {
 		return invalid("blocks of %d bytes for %d tokens cannot be kept", s.kind.blockBytes, s.kind.blockTokens)
 	}
@@ -113,7 +135,11 @@ func (d *Daemon) openShelf(s *shelf) error {
 	s.ledger = newLedger(quota)
 	c.Events, c.Metrics, c.Logger = s.ledger.changed, d.config.TierMetrics, d.config.Logger
 	if c.Tiers.Disk.Bytes > 0 {
-		sum := xxh3.HashString128(fmt.Sprintf("%+v", s.kind)).Bytes()
+		name := fmt.Sprintf("{content:%s blockBytes:%d blockTokens:%d}", s.kind.content, s.kind.blockBytes, s.kind.blockTokens)
+		if s.kind.laid() {
+			name += c.Geometry.Content.Layout
+		}
+		sum := xxh3.HashString128(name).Bytes()
 		c.DiskDir = filepath.Join(d.config.DiskDir, "kvbm-"+hex.EncodeToString(sum[:6]))
 	}
 	if d.config.Remote != nil {

@@ -255,7 +255,7 @@ func (s *Store) dial(ctx context.Context) (*link, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := hello{lowest: Version, highest: Version, blockBytes: s.config.FrameBytes, blockTokens: s.config.BlockTokens, name: s.config.Name, content: s.config.Content}
+	h := hello{lowest: oldest, highest: oldest, blockBytes: s.config.FrameBytes, blockTokens: s.config.BlockTokens, name: s.config.Name, content: s.config.Content}
 	reply, err := l.ask(ctx, opHello, h.append(nil))
 	if err == nil {
 		_, err = parseWelcome(reply)

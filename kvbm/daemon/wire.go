@@ -9,8 +9,18 @@ import (
 	"github.com/dynamo-go/dynamo/tokens"
 )
 
-// Version is the protocol's.
-const Version = 1
+// Version is the newest of the protocol that is spoken here, oldest the first. Version 2
+// is version 1 with a layout and flags at the end of hello, and what follows from them.
+const (
+	Version = 2
+	oldest  = 1
+)
+
+// The flags of a hello. Others are refused.
+const (
+	flagFingerprints = 1 << iota // the reply to get has one of each block
+	allFlags         = 1<<iota - 1
+)
 
 const (
 	magic       = "dynKVMd1"
@@ -19,6 +29,8 @@ const (
 	putBytes    = 2*keyBytes + 16
 	getBytes    = keyBytes + 16
 	helloFixed  = len(magic) + 12
+	// printBytes is the size of a fingerprint.
+	printBytes = 16
 )
 
 // The operations.
@@ -92,6 +104,10 @@ type hello struct {
 	// bytes of its blocks depend on besides their keys: clients with equal contents share
 	// their blocks.
 	name, content string
+	// layout is how the client's blocks lie in memory, or empty: its blocks are for those
+	// who say nothing either. It and the flags are of version 2.
+	layout string
+	flags  uint16
 }
 
 func (h *hello) append(b []byte) []byte {
@@ -101,6 +117,10 @@ func (h *hello) append(b []byte) []byte {
 	b = le.AppendUint32(le.AppendUint32(b, uint32(h.blockBytes)), uint32(h.blockTokens))
 	for _, s := range []string{h.name, h.content} {
 		b = append(le.AppendUint16(b, uint16(len(s))), s...)
+	}
+	if h.highest >= 2 {
+		b = append(le.AppendUint16(b, uint16(len(h.layout))), h.layout...)
+		b = le.AppendUint16(b, h.flags)
 	}
 	return b
 }
@@ -112,21 +132,34 @@ func parseHello(b []byte) (h hello, err error) {
 	}
 	b = b[len(magic):]
 	h = hello{lowest: le.Uint16(b), highest: le.Uint16(b[2:]), blockBytes: int(int32(le.Uint32(b[4:]))), blockTokens: int(int32(le.Uint32(b[8:])))}
+	if h.lowest > Version || h.highest < oldest {
+		return h, invalid("the client speaks versions %d to %d of the protocol and the daemon versions %d to %d; update the older one", h.lowest, h.highest, oldest, Version)
+	}
 	b = b[12:]
-	for _, s := range []*string{&h.name, &h.content} {
+	texts := []*string{&h.name, &h.content, &h.layout}
+	if h.highest < 2 {
+		texts = texts[:2]
+	}
+	for _, s := range texts {
 		if len(b) < 2 || len(b)-2 < int(le.Uint16(b)) {
 			return h, invalid("the hello is cut off")
 		}
 		n := int(le.Uint16(b))
 		*s, b = string(b[2:2+n]), b[2+n:]
 	}
+	if h.highest >= 2 {
+		if len(b) < 2 {
+			return h, invalid("the hello is cut off")
+		}
+		h.flags, b = le.Uint16(b), b[2:]
+	}
 	switch {
 	case len(b) > 0:
 		return h, invalid("the hello has %d bytes too many", len(b))
 	case len(h.name) > MaxNameBytes || len(h.content) > MaxContentBytes:
 		return h, invalid("the hello's name may have %d bytes and its content %d", MaxNameBytes, MaxContentBytes)
-	case h.lowest > Version || h.highest < Version:
-		return h, invalid("the client speaks versions %d to %d of the protocol and the daemon version %d; update the older one", h.lowest, h.highest, Version)
+	case h.flags&^allFlags != 0:
+		return h, invalid("the hello has flags %#x; this daemon knows %#x", h.flags, allFlags)
 	}
 	return h, nil
 }
@@ -164,9 +197,12 @@ type item struct {
 }
 
 // name fills in the hash by which the books know a block.
-func (i *item) name() {
-	h := binary.LittleEndian.Uint64(i.block.Key[:]) | 1 // 0 is no hash
-	i.block.Block = tokens.Block{Hash: dynamo.BlockHash(h), Local: dynamo.LocalHash(h)}
+func (i *item) name() { i.block.Block = hashOf(i.block.Key) }
+
+// hashOf is the hash of a key.
+func hashOf(k dynamo.ContentKey) tokens.Block {
+	h := binary.LittleEndian.Uint64(k[:]) | 1 // 0 is no hash
+	return tokens.Block{Hash: dynamo.BlockHash(h), Local: dynamo.LocalHash(h)}
 }
 
 // count reads the number of items of a request, of size bytes each, which must be all

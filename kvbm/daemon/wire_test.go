@@ -10,7 +10,9 @@ import (
 // FuzzMessage gives the decoders any bytes: they refuse them, or what they read says
 // the same when it is written again.
 func FuzzMessage(f *testing.F) {
-	h := hello{1, 1, 8192, 16, "name", "content"}
+	h := hello{1, 1, 8192, 16, "name", "content", "", 0}
+	f.Add(h.append(nil))
+	h = hello{1, 2, 8192, 16, "name", "content", "layers=1", flagFingerprints}
 	f.Add(h.append(nil))
 	f.Add(appendKeys(nil, []dynamo.ContentKey{{1}, {2}}))
 	var it item

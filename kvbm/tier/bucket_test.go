@@ -2,12 +2,15 @@ package tier_test
 
 import (
 	"bytes"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/dynamo-go/dynamo"
 	"github.com/dynamo-go/dynamo/internal/s3server"
@@ -126,10 +129,154 @@ func TestLies(t *testing.T) {
 	}
 }
 
+// TestLiesTogether has every read of one load be a lie: each is found, although the first
+// one ends the load.
+func TestLiesTogether(t *testing.T) {
+	for _, fault := range []s3server.Fault{s3server.Flipped, s3server.OtherObject, s3server.Shorter, s3server.Stale} {
+		t.Run(string(fault), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := s3server.New("kv-cache", access)
+				c := remote(t, s)
+				c.Tiers.Remote.Workers = 8
+				m, _ := run(t, c)
+				synctest.Wait()
+				const blocks = 16
+				q := sequence(t, m, 0, blocks)
+				offer(m, q)
+				waitIdle(t, m)
+				var lies atomic.Uint64
+				var started sync.WaitGroup
+				started.Add(8)
+				s.Inject(func(r *http.Request) s3server.Fault {
+					if r.Method != http.MethodGet {
+						return ""
+					}
+					if lies.Add(1) <= 8 { // the first ones are read at once
+						started.Done()
+						started.Wait()
+					}
+					return fault
+				})
+				if load(t, m, q, 0, blocks) {
+					t.Error("blocks came from a store that lies")
+				}
+				waitIdle(t, m)
+				st := m.Stats().Tiers[dynamo.TierRemote]
+				if n := lies.Load(); n < 8 || st.Corrupt+st.Missing != n {
+					t.Errorf("%d lies, known are %d corrupt and %d missing", n, st.Corrupt, st.Missing)
+				}
+			})
+		})
+	}
+}
+
+// TestPutAgain offers a block again while the wrong one is being deleted, which takes long:
+// the new one is not deleted in its place.
+func TestPutAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := s3server.New("kv-cache", access)
+		m, _ := run(t, remote(t, s))
+		synctest.Wait()
+		q := sequence(t, m, 0, 4)
+		offer(m, q)
+		waitIdle(t, m)
+		s.Inject(func(r *http.Request) s3server.Fault {
+			switch r.Method {
+			case http.MethodGet:
+				return s3server.Flipped
+			case http.MethodDelete:
+				time.Sleep(time.Second)
+			}
+			return ""
+		})
+		if load(t, m, q, 2, 1) {
+			t.Error("a lie came")
+		}
+		s.Inject(nil)
+		for range 20 {
+			offer(m, q)
+			time.Sleep(100 * time.Millisecond)
+		}
+		if n := bring(t, m, q); n != 4 {
+			t.Errorf("%d of 4 blocks came", n)
+		}
+		if st := m.Stats().Tiers[dynamo.TierRemote]; st.Corrupt != 1 || st.Missing != 0 {
+			t.Errorf("%d corrupt, %d missing; want 1 and 0", st.Corrupt, st.Missing)
+		}
+	})
+}
+
+// TestStaleList has an object store list what is gone and not what is there: what is not
+// there is a miss, and the rest is found by asking for it.
+func TestStaleList(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := s3server.New("kv-cache", access)
+		m, stop := run(t, remote(t, s))
+		synctest.Wait()
+		const blocks = 12
+		offer(m, sequence(t, m, 0, blocks))
+		waitIdle(t, m)
+		stop()
+		s.Inject(func(r *http.Request) s3server.Fault {
+			if r.URL.Query().Has("list-type") {
+				return s3server.StaleList
+			}
+			return ""
+		})
+		m, _ = run(t, remote(t, s))
+		synctest.Wait()
+		if n := m.Stats().Tiers[dynamo.TierRemote].Held; n < blocks/2 || n == 0 {
+			t.Errorf("%d blocks are listed", n)
+		}
+		q := sequence(t, m, 0, blocks)
+		if n := m.Plan(q, 0, blocks).Found; n == blocks {
+			t.Error("the test is too weak")
+		}
+		waitFor(t, func() bool { m.Probe(q); return bring(t, m, q) == blocks })
+		if v, err := m.Verify(t.Context(), dynamo.TierRemote); err != nil || v.Corrupt > 0 || v.Checked-v.Missing != blocks {
+			t.Errorf("verify: %+v, %v", v, err)
+		}
+	})
+}
+
+// TestStartWithout has an object store be down, or refuse, when the tiers start: they
+// start, say why, and use it once it is there.
+func TestStartWithout(t *testing.T) {
+	for fault, want := range map[s3server.Fault]string{
+		s3server.Broken: "did not serve", s3server.Hang: "did not serve", s3server.Wait: "did not serve", s3server.Denied: "must be let",
+		s3server.Skewed: "clock", s3server.Redirected: "eu-other-1",
+	} {
+		t.Run(string(fault), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := s3server.New("kv-cache", access)
+				s.Inject(func(*http.Request) s3server.Fault { return fault })
+				c := remote(t, s)
+				var logs bytes.Buffer
+				c.Logger = slog.New(slog.NewTextHandler(&logs, nil))
+				m, stop := run(t, c)
+				<-m.Ready()
+				q := sequence(t, m, 0, 4)
+				m.Probe(q)
+				for range 5 {
+					offer(m, q)
+					waitIdle(t, m)
+				}
+				time.Sleep(time.Minute)
+				s.Inject(nil)
+				waitFor(t, func() bool { offer(m, q); waitIdle(t, m); return bring(t, m, q) == 4 })
+				stop()
+				if text := logs.String(); !contains(text, "remote") || !contains(text, want) {
+					t.Errorf("logged, without …%s…:\n%s", want, text)
+				}
+			})
+		})
+	}
+}
+
 // TestOutage has an object store fail altogether for a while: blocks are computed, the
 // store is spared, and used again when it is back.
 func TestOutage(t *testing.T) {
-	for _, fault := range []s3server.Fault{s3server.SlowDown, s3server.Broken, s3server.Denied, s3server.Hang} {
+	for _, fault := range []s3server.Fault{s3server.SlowDown, s3server.Wait, s3server.Broken, s3server.Denied, s3server.Skewed, s3server.Redirected, s3server.Hang} {
 		t.Run(string(fault), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := s3server.New("kv-cache", access)

@@ -77,7 +77,7 @@ func OpenDisk(c DiskConfig) (*Disk, error) {
 	d := &Disk{config: c}
 	d.mu.keys = make([]dynamo.ContentKey, c.Slots)
 	if err := d.open(); err != nil {
-		err = fmt.Errorf("open the disk tier in %s: %w", c.Dir, err)
+		err = fmt.Errorf("open the disk tier in %s: %w", c.Dir, advise(err, "--kvbm-disk-dir"))
 		return nil, errors.Join(err, d.Close())
 	}
 	return d, nil

@@ -3,6 +3,8 @@ package tier
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"syscall"
 
 	"github.com/dynamo-go/dynamo"
 )
@@ -24,4 +26,18 @@ func isCorrupt(err error) bool {
 // notFound is the error of a Get of what is not there.
 func notFound(what string) error {
 	return &dynamo.Error{Kind: dynamo.KindNotFound, Message: what}
+}
+
+// advise says what to do about a file system that does not let a tier begin in the folder
+// that a flag names.
+func advise(err error, flag string) error {
+	switch {
+	case errors.Is(err, syscall.ENOSPC):
+		return &dynamo.Error{Kind: dynamo.KindExhausted, Err: err, Message: "the file system is full; free some of it, or give another " + flag}
+	case errors.Is(err, syscall.EROFS):
+		return &dynamo.Error{Kind: dynamo.KindInvalid, Err: err, Message: "the file system is read-only; give a " + flag + " that can be written"}
+	case errors.Is(err, fs.ErrPermission):
+		return &dynamo.Error{Kind: dynamo.KindInvalid, Err: err, Message: "this user may not write there; change that, or give another " + flag}
+	}
+	return err
 }

@@ -156,7 +156,7 @@ func testFault(t *testing.T, place dynamo.Tier, fault string) {
 	t.Logf("%d faults: %+v", f.injected(), st)
 	switch fault {
 	case "full", "read-only":
-		if int(st.Unwritten) != f.injected() || !st.Down {
+		if int(st.Unwritten) != f.injected() || !st.ReadOnly || st.Down {
 			t.Errorf("%d of %d faults are known", st.Unwritten, f.injected())
 		}
 	case "vanished":

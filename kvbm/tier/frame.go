@@ -183,6 +183,9 @@ func (s *sealer) open(frame []byte) (h Header, body []byte, err error) {
 	if !bytes.Equal(s.sum[:sealBytes], frame[at:at+sealBytes]) {
 		return h, nil, corrupt("the seal of its header is broken")
 	}
+	if !empty(frame[at+sealBytes:off]) || !empty(frame[off+s.geometry.BlockBytes:]) {
+		return h, nil, corrupt("there is something where it should be empty")
+	}
 	h = Header{
 		Depth: int(le.Uint32(frame[20:])), Hash: dynamo.BlockHash(le.Uint64(frame[56:])), Generation: le.Uint64(frame[64:]),
 		BodyBytes: s.geometry.BlockBytes, Sum: le.Uint64(frame[72:]), Content: s.content(&parts),
@@ -196,6 +199,12 @@ func (s *sealer) open(frame []byte) (h Header, body []byte, err error) {
 	h.Tokens = s.ids
 	return h, frame[off : off+h.BodyBytes], nil
 }
+
+// empty reports whether b is all zeros. It is the room behind a header or a body, which
+// is shorter than maxContentBytes and frameAlign together.
+func empty(b []byte) bool { return bytes.Equal(b, zeros[:len(b)]) }
+
+var zeros [maxContentBytes + frameAlign]byte
 
 // content turns the words of a header into a content. Those that are the geometry's,
 // as all are but for adapter and salt, take no memory.

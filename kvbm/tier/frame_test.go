@@ -54,8 +54,8 @@ func check(s *sealer, frame []byte, want *Header) ([]byte, error) {
 	return body, err
 }
 
-// TestFlips flips every bit of a frame: each that says something about the block is
-// found.
+// TestFlips flips every bit of a frame: each is found, in the room behind the header and
+// the bytes as well.
 func TestFlips(t *testing.T) {
 	g := smallGeometry()
 	h, body, frame := sample(g, 0)
@@ -63,30 +63,14 @@ func TestFlips(t *testing.T) {
 	if got, err := check(s, frame, &h); err != nil || !bytes.Equal(got, body) {
 		t.Fatalf("an untouched frame: %v", err)
 	}
-	found, padding := 0, 0
 	for i := range frame {
 		for bit := range 8 {
 			frame[i] ^= 1 << bit
-			got, err := check(s, frame, &h)
-			switch {
-			case err == nil && !bytes.Equal(got, body):
-				t.Fatalf("bit %d of byte %d is not found", bit, i)
-			case err == nil:
-				padding++
-			case dynamo.KindOf(err) != dynamo.KindCorrupt:
-				t.Fatalf("bit %d of byte %d: kind %v", bit, i, dynamo.KindOf(err))
-			default:
-				found++
+			if _, err := check(s, frame, &h); dynamo.KindOf(err) != dynamo.KindCorrupt {
+				t.Fatalf("bit %d of byte %d: %v", bit, i, err)
 			}
 			frame[i] ^= 1 << bit
 		}
-	}
-	words := 0
-	for _, p := range h.parts() {
-		words += 2 + len(p)
-	}
-	if want := 8 * (frameFixed + words + 4*g.BlockTokens + sealBytes + g.BlockBytes); found != want {
-		t.Errorf("%d flips found, %d harmless; want %d found", found, padding, want)
 	}
 }
 
@@ -308,8 +292,8 @@ func FuzzFrame(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte, at uint16) {
 		damaged := bytes.Clone(frame)
 		copy(damaged[int(at)%len(frame):], b)
-		got, err := check(s, damaged, &h)
-		if err == nil && (!bytes.Equal(got, frame[g.bodyOffset():][:g.BlockBytes]) || !bytes.Equal(damaged[:frameFixed], frame[:frameFixed])) {
+		_, err := check(s, damaged, &h)
+		if err == nil && !bytes.Equal(damaged, frame) {
 			t.Error("a damaged frame is taken for whole")
 		}
 		if _, _, err := s.open(b); err == nil && len(b) != len(frame) {

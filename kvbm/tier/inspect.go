@@ -69,6 +69,7 @@ func (m *Mover) Evict(ctx context.Context, keys ...dynamo.ContentKey) (n int, er
 		m.mu.Lock()
 		held := m.mu.tiers.Copies(key)
 		moves := m.mu.tiers.Evict(nil, key)
+		m.leaveLocked(moves)
 		m.publishLocked()
 		m.mu.Unlock()
 		m.tellChanges()

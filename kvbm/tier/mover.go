@@ -40,6 +40,9 @@ type Mover struct {
 		changes []kvbm.Change
 		loads   Counts
 		counted Counts // what the metrics have of them
+		// leaving counts the deletions under way of each block in a remote store, which
+		// goes by keys: what is put there meanwhile would be lost.
+		leaving map[dynamo.ContentKey]int
 	}
 }
 
@@ -79,7 +82,7 @@ func New(c Config) (*Mover, error) {
 		return nil, fmt.Errorf("plan the KV tiers: %w", err)
 	}
 	m := &Mover{config: c, log: obs.For(c.Logger, "kvbm"), deletes: make(chan kvbm.Move, maxDeletes), ready: make(chan struct{})}
-	m.mu.tiers = tiers
+	m.mu.tiers, m.mu.leaving = tiers, map[dynamo.ContentKey]int{}
 	if c.Recompute != (kvbm.Recompute{}) {
 		tiers.SetRecompute(c.Recompute)
 	}
@@ -251,6 +254,7 @@ func (m *Mover) Offer(s *Sequence, i int, body []byte) {
 	var local [4]kvbm.Move
 	m.mu.Lock()
 	m.mu.moves = m.mu.tiers.Offer(m.mu.moves[:0], s.name(i), time.Now())
+	m.leaveLocked(m.mu.moves)
 	moves := append(local[:0], m.mu.moves...)
 	m.mu.Unlock()
 	m.tellChanges()
@@ -340,6 +344,7 @@ func (m *Mover) Load(s *Sequence, first, n int, into func(i int) []byte, done fu
 	}
 	plan := m.mu.tiers.Plan(s.keys[first:first+n], first, time.Now())
 	m.mu.moves = m.mu.tiers.Fetch(m.mu.moves[:0], s.keys[first:first+n], time.Now())
+	m.leaveLocked(m.mu.moves)
 	moves := slices.Clone(m.mu.moves)
 	m.mu.loads.Begun++
 	m.mu.Unlock()
@@ -401,6 +406,35 @@ func (m *Mover) dispatch(mv kvbm.Move) {
 		select {
 		case m.deletes <- mv:
 		default: // it stays where it is, and is given up when it is found again
+			m.left(&mv)
 		}
 	}
+}
+
+// leaveLocked notes the deletions among moves that begin.
+func (m *Mover) leaveLocked(moves []kvbm.Move) {
+	for i := range moves {
+		if moves[i].Kind == kvbm.Delete && moves[i].From == dynamo.TierRemote {
+			m.mu.leaving[moves[i].Key]++
+		}
+	}
+}
+
+// left notes that a deletion has ended.
+func (m *Mover) left(mv *kvbm.Move) {
+	if mv.From != dynamo.TierRemote {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.mu.leaving[mv.Key]--; m.mu.leaving[mv.Key] == 0 {
+		delete(m.mu.leaving, mv.Key)
+	}
+}
+
+// isLeaving reports whether a block is being deleted from the remote store.
+func (m *Mover) isLeaving(k dynamo.ContentKey) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.mu.leaving[k] > 0
 }

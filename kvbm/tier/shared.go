@@ -31,7 +31,7 @@ const partial = "part-"
 // OpenShared opens a store in a folder, which is made.
 func OpenShared(dir string) (*Shared, error) {
 	if err := os.MkdirAll(dir, 0o770); err != nil {
-		return nil, fmt.Errorf("open the remote tier: %w", err)
+		return nil, fmt.Errorf("open the remote tier: %w", advise(err, "--kvbm-remote"))
 	}
 	return &Shared{dir}, nil
 }

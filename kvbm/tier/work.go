@@ -98,7 +98,11 @@ func (m *Mover) fetch(ctx context.Context, s *sealer, j *job, scratch []byte) ou
 			err = corrupt("the checksum of its bytes is %016x, not %016x", got, h.Sum)
 		}
 	}) {
-		return outcome{kvbm.MoveCancelled, nil}
+		// Nobody wants it any more, as when another block of its load was wrong; what it
+		// is must be known all the same.
+		if err = checkBody(&h, body); err == nil {
+			return outcome{kvbm.MoveCancelled, nil}
+		}
 	}
 	switch {
 	case err != nil:
@@ -159,6 +163,9 @@ func (m *Mover) get(ctx context.Context, mv *kvbm.Move, frame []byte) outcome {
 
 // put writes the frame that a move goes to.
 func (m *Mover) put(ctx context.Context, mv *kvbm.Move, frame []byte) outcome {
+	if mv.To == dynamo.TierRemote && m.isLeaving(mv.Key) {
+		return outcome{kvbm.MoveCancelled, nil} // it is put when it is offered again
+	}
 	return m.putRef(ctx, mv.To, target(mv), frame)
 }
 
@@ -184,6 +191,7 @@ func (m *Mover) finish(mv *kvbm.Move, o outcome, took time.Duration) {
 	var local [4]kvbm.Move
 	m.mu.Lock()
 	m.mu.moves = m.mu.tiers.Finish(m.mu.moves[:0], mv.ID, o.MoveOutcome, took, time.Now())
+	m.leaveLocked(m.mu.moves)
 	moves := append(local[:0], m.mu.moves...)
 	m.publishLocked()
 	m.mu.Unlock()
@@ -232,6 +240,7 @@ func (m *Mover) remove(ctx context.Context) {
 
 // removeOne deletes the frame of a Delete.
 func (m *Mover) removeOne(ctx context.Context, mv *kvbm.Move) {
+	defer m.left(mv)
 	ctx, cancel := m.limit(ctx, mv.From)
 	defer cancel()
 	if err := m.stores[mv.From].Delete(ctx, source(mv)); err != nil && m.quiet.may("delete") {

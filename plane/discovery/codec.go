@@ -80,6 +80,7 @@ type wireEngine struct {
 	Guided         []dynamo.GuidedKind `json:"guided,omitempty"`
 	NumericClass   string              `json:"numeric_class,omitzero"`
 	Role           string              `json:"role,omitzero"`
+	Lends          bool                `json:"lends,omitzero"`
 	Adapters       []string            `json:"adapters,omitempty"`
 }
 

@@ -61,7 +61,11 @@ func (e *Engine) run(ctx context.Context, r *dynamo.Request, yield func(dynamo.C
 		return err
 	}
 	// Life 6: remote opens a stream; what is left of the deadline, the cancel and the trace context travel with it
-	s, err := e.peer.Open(ctx, rpc.Call{Method: methodGenerate, Request: appendRequest(nil, r), Deadline: deadline})
+	method := methodGenerate
+	if r.Lend { // a worker that does not know it is not to take it for a request for an answer
+		method = methodLend
+	}
+	s, err := e.peer.Open(ctx, rpc.Call{Method: method, Request: appendRequest(nil, r), Deadline: deadline})
 	if err != nil {
 		if ctx.Err() != nil {
 			err = engine.ContextError(ctx)

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"slices"
 	"strings"
@@ -369,6 +370,45 @@ func TestHandOver(t *testing.T) {
 			t.Errorf("a later request: got %v", err)
 		}
 	})
+}
+
+// TestLend asks a worker to lend KV, by a method that those which cannot do not know.
+func TestLend(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &remote.Service{Engine: lends{}, Card: engine.Card{Lends: true}}
+		u := connect(t, overMemory, s, nil)
+		wish := &dynamo.Request{ID: "r", Tokens: prompt(30), Resume: prompt(2), Root: 7, Lend: true}
+		for chunk, err := range u.Generate(t.Context(), wish) {
+			if err != nil || string(chunk.Handover) != "r 30 2 7" {
+				t.Errorf("got %q, %v", chunk.Handover, err)
+			}
+			break
+		}
+		if err := <-u.ended; err == nil {
+			t.Error("the worker is not told that it is enough")
+		}
+		wish.Lend = false
+		for _, err := range u.Generate(t.Context(), wish) {
+			if dynamo.KindOf(err) != dynamo.KindInvalid {
+				t.Errorf("without Lend: %v", err)
+			}
+		}
+	})
+}
+
+// lends is an engine that lends and does nothing else.
+type lends struct{}
+
+func (lends) Generate(ctx context.Context, r *dynamo.Request) iter.Seq2[dynamo.Chunk, error] {
+	return func(yield func(dynamo.Chunk, error) bool) {
+		switch {
+		case !r.Lend:
+			yield(dynamo.Chunk{}, &dynamo.Error{Kind: dynamo.KindInvalid, Message: "it lends"})
+		case yield(dynamo.Chunk{Handover: fmt.Appendf(nil, "%s %d %d %d", r.ID, len(r.Tokens), len(r.Resume), r.Root)}, nil):
+			<-ctx.Done()
+			yield(dynamo.Chunk{}, engine.ContextError(ctx))
+		}
+	}
 }
 
 // TestLoad checks that answers bring the load: with the first chunk, and after

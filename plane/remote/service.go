@@ -61,6 +61,7 @@ func (s *Service) Register(srv *rpc.Server) {
 	s.files = make(chan struct{}, maxArtifacts)
 	s.over, s.end = context.WithCancelCause(context.Background())
 	srv.Handle(methodGenerate, rpc.Endpoint{Serve: s.generate, Admit: s.Admit})
+	srv.Handle(methodLend, rpc.Endpoint{Serve: s.lend, Admit: s.Admit})
 	srv.Handle(methodArtifact, rpc.Endpoint{Serve: s.artifact})
 	srv.Handle(methodStatus, rpc.Endpoint{Serve: s.status})
 	srv.Handle(methodDrain, rpc.Endpoint{Serve: s.drain})
@@ -73,7 +74,16 @@ func (s *Service) Register(srv *rpc.Server) {
 func (s *Service) HandOver(cause error) { s.end(cause) }
 
 // generate answers one request.
-func (s *Service) generate(ctx context.Context, stream *rpc.Stream) (err error) {
+func (s *Service) generate(ctx context.Context, stream *rpc.Stream) error {
+	return s.serve(ctx, stream, false)
+}
+
+// lend answers one request for KV.
+func (s *Service) lend(ctx context.Context, stream *rpc.Stream) error {
+	return s.serve(ctx, stream, true)
+}
+
+func (s *Service) serve(ctx context.Context, stream *rpc.Stream, lend bool) (err error) {
 	if s.Begin != nil {
 		if err := s.Begin(); err != nil {
 			return err
@@ -87,6 +97,7 @@ func (s *Service) generate(ctx context.Context, stream *rpc.Stream) (err error) 
 		return err
 	}
 	r.Deadline, _ = ctx.Deadline()
+	r.Lend = lend
 	if s.over.Err() != nil {
 		return context.Cause(s.over)
 	}

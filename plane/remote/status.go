@@ -18,6 +18,7 @@ import (
 // The methods of a worker.
 const (
 	methodGenerate = "generate"
+	methodLend     = "lend" // generate, for requests with Lend
 	methodStatus   = "status"
 	methodArtifact = "artifact"
 	methodDrain    = "drain"

@@ -47,7 +47,7 @@ import (
 //	                 for none; uvarint ExpectedOutput; string Session; what follows in
 //	                 them is from a later version, and passed over
 //
-// and nothing follows. There is no flag left: what else is to travel goes into the
+// and nothing follows. Lend is not in it: it is another method. There is no flag left: what else is to travel goes into the
 // hints, if it may be passed over, or into another format.
 //
 // A piece of an answer is a message from the worker:

@@ -38,7 +38,9 @@ type Config struct {
 	MaxStreams int
 	// PingEvery is the longest a connection sends nothing, and DeadAfter the
 	// silence after which the peer is taken for dead; it must be more than twice
-	// the PingEvery of the peer. Defaults 750 ms and 2.5 s.
+	// the PingEvery of the peer. It is also how long a server holds what it keeps for a
+	// client that has fallen silent: every frame, whatever stream it is of, renews all of
+	// that at once. Defaults 400 ms and 1.6 s.
 	PingEvery, DeadAfter time.Duration
 	// Logger gets what an operator acts on; nil discards.
 	Logger *slog.Logger
@@ -50,7 +52,7 @@ type Config struct {
 func DefaultConfig() Config {
 	return Config{
 		Connections: 1, WindowBytes: 256 << 10, MaxMessageBytes: 64 << 20, MaxStreams: 16384,
-		PingEvery: 750 * time.Millisecond, DeadAfter: 2500 * time.Millisecond,
+		PingEvery: 400 * time.Millisecond, DeadAfter: 1600 * time.Millisecond,
 	}
 }
 

@@ -99,6 +99,8 @@ type Candidate struct {
 
 	// Model is how long its steps take; the zero model is unknown.
 	Model perfmodel.ClosedForm
+	// Timed says that Model is made of prompts that were computed, and not of answers alone.
+	Timed bool
 	// StepTokens bounds the prompt tokens of a step, KVCapacity those that its KV
 	// cache holds; 0 is unknown.
 	StepTokens, KVCapacity int

@@ -15,6 +15,7 @@ type Estimator struct {
 	error  Calibration
 	// prompts are those of the last step that computed any.
 	prompts Sample
+	timed   int // steps with prompts that were learned from
 	chunk   [1]perfmodel.Chunk
 }
 
@@ -85,6 +86,7 @@ func (e *Estimator) observe(s *Sample) {
 	steps := 1.0
 	b := perfmodel.Batch{Decodes: clamp(s.Decodes, 0, maxRequests), KVTokens: clamp(s.KVTokens, 0, maxTokens)}
 	if n := float64(clamp(s.New, 0, maxTokens)); n > 0 {
+		e.timed++
 		if s.StepTokens > 0 {
 			steps = math.Ceil(n / float64(s.StepTokens))
 		}
@@ -98,6 +100,9 @@ func (e *Estimator) observe(s *Sample) {
 
 // Known reports whether the model is more than the prior: it has seen enough.
 func (e *Estimator) Known() bool { return e.online.Count() >= enoughSamples }
+
+// Timed reports whether the model knows of computing prompts, too: it has seen enough.
+func (e *Estimator) Timed() bool { return e.Known() && e.timed >= enoughPrompts }
 
 // Model is the present estimate, the prior at first.
 func (e *Estimator) Model() perfmodel.ClosedForm { return e.online.Model() }

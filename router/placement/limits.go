@@ -36,6 +36,9 @@ const (
 	// enoughSamples is how many requests a worker has to have served before its own
 	// model is believed.
 	enoughSamples = 24
+	// enoughPrompts is how many of them have to be of prompts, for that what it takes to
+	// compute those is believed.
+	enoughPrompts = 8
 
 	// leastIdleSeconds is the least that a first token is taken to take on an idle machine.
 	leastIdleSeconds = 1e-4
@@ -51,4 +54,14 @@ const (
 	// minSplitTokens is how many tokens of a prompt there must be to compute for that to be
 	// worth doing elsewhere.
 	minSplitTokens = 64
+	// clearly is the part of the cost of one place that two have to cost less than, where
+	// how fast they are is not known.
+	clearly = 0.9
+	// maxPairs is how many pairs of workers are remembered for how long handovers between
+	// them take; of others, what all have seen counts.
+	maxPairs = 4096
+	// minFetchTokens is how many tokens' KV there must be at another worker for that to be
+	// brought, and linkMemory how long what that took lately counts.
+	minFetchTokens = 64
+	linkMemory     = 30 * time.Second
 )

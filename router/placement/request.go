@@ -46,6 +46,8 @@ type Request struct {
 	// Overlaps say who holds how much of the prompt, one for each candidate that
 	// holds any, in any order.
 	Overlaps []Overlap
+	// Peer can lend what it holds to the one that is chosen.
+	Peer Peer
 }
 
 // Overlap says how many leading blocks of the prompt a candidate holds.

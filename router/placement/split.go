@@ -3,7 +3,6 @@ package placement
 import (
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/dynamo-go/dynamo"
 )
@@ -39,6 +38,8 @@ type Quote struct {
 	Terms  Terms
 	// New is how many tokens of the prompt the worker does not hold.
 	New int
+	// Known says that the worker's speed, or that of one like it, was measured.
+	Known bool
 }
 
 // Quote is what the decision's winner makes of the request.
@@ -50,7 +51,8 @@ func (d *Decision) Quote() (q Quote) {
 	for _, n := range d.held(d.Winner) {
 		held += n
 	}
-	return Quote{Found: true, Worker: d.Candidates[d.Winner].ID, Terms: d.Terms(d.Winner), New: max(d.Request.size()-held, 0)}
+	c := &d.Candidates[d.Winner]
+	return Quote{Found: true, Worker: c.ID, Terms: d.Terms(d.Winner), New: max(d.Request.size()-held, 0), Known: c.known()}
 }
 
 // millis is what it costs the request, and others that are delayed by it.
@@ -83,6 +85,7 @@ const (
 	SplitNoDecode                     // none that generates answers may take it whole
 	SplitByCost                       // it costs less
 	SplitShort                        // there is little to compute
+	SplitUnknown                      // it may cost less; how fast the workers are is not known
 )
 
 // Split is the decision whether a prompt is computed apart from its answer. It has what it
@@ -120,9 +123,21 @@ func DecideSplit(p *Parts) Split {
 		s.WholeMillis, s.PrefillMillis = finite(p.Whole.millis()), finite(p.Prefill.millis())
 		s.HandoverMillis, s.DecodeMillis = finite(p.Handover), finite(p.Decode.millis())
 		s.Apart = s.PrefillMillis+s.HandoverMillis+s.DecodeMillis < s.WholeMillis
+		if !p.Whole.Known || !p.Prefill.Known {
+			s.Reason, s.Apart = SplitUnknown, s.safe()
+		}
 	}
 	return s
 }
+
+// safe decides while it is not known how fast the workers are, as if they were very fast.
+// On slower ones all that is computed takes longer by one factor, which the KV's way does
+// not: so it is the ratio of what is computed that decides, without the hand-over. Where
+// nothing runs at the worker for answers, one place is as good as two, and nothing is moved.
+// Where answers run there, the prompt goes elsewhere: on a fast machine that costs the
+// request too much by the milliseconds of a hand-over at most; on a slow one, a prompt among
+// running answers holds all of them up for seconds.
+func (s *Split) safe() bool { return s.PrefillMillis+s.DecodeMillis < clearly*s.WholeMillis }
 
 // Words says what was decided and why; empty if nobody decided.
 func (s *Split) Words() string {
@@ -141,56 +156,12 @@ func (s *Split) Words() string {
 		return what + ": no worker that generates answers has room for all of it"
 	case SplitShort:
 		return fmt.Sprintf("%s: %d tokens are to be computed at worker %s, which is little", what, s.New, s.Whole)
+	case SplitUnknown:
+		return fmt.Sprintf("%s: workers whose speed is not known yet are compared as if they were fast: %.1f ms on one worker (%s; %d tokens to compute), against %.1f ms of prefill (%s) and %.1f of decode, without the hand-over",
+			what, s.WholeMillis, s.Whole, s.New, s.PrefillMillis, s.Prefill, s.DecodeMillis)
 	case SplitByCost:
 		return fmt.Sprintf("%s: %.1f ms on one worker (%s; %d tokens to compute), against %.1f ms of prefill (%s), %.1f of hand-over and %.1f of decode",
 			what, s.WholeMillis, s.Whole, s.New, s.PrefillMillis, s.Prefill, s.HandoverMillis, s.DecodeMillis)
 	}
 	return ""
-}
-
-// HandoverTime learns how long it takes until an answer goes on with KV from elsewhere: a
-// fixed time and one for each token, fitted to what was seen lately and, a little, to what
-// is assumed. The zero value has seen nothing.
-type HandoverTime struct{ n, tokens, seconds, square, product float64 }
-
-// What is assumed counts as assumedWeight handovers of no tokens and as many of
-// assumedTokens.
-const (
-	assumedWeight   = 0.1
-	assumedHandover = 3 * time.Millisecond
-	assumedPerToken = 5 * time.Microsecond
-	assumedTokens   = 4096
-	// handoverMemory is how much what was seen before counts with each one more.
-	handoverMemory = 0.98
-)
-
-// Observe takes in one handover.
-func (h *HandoverTime) Observe(tokens int, took time.Duration) {
-	for _, v := range []*float64{&h.n, &h.tokens, &h.seconds, &h.square, &h.product} {
-		*v *= handoverMemory
-	}
-	h.add(1, float64(clamp(tokens, 0, maxTokens)), max(took.Seconds(), 0))
-}
-
-func (h *HandoverTime) add(weight, tokens, seconds float64) {
-	h.n += weight
-	h.tokens += weight * tokens
-	h.seconds += weight * seconds
-	h.square += weight * tokens * tokens
-	h.product += weight * tokens * seconds
-}
-
-// Millis is how long the handover of so many tokens takes.
-func (h HandoverTime) Millis(tokens int) float64 {
-	h.add(assumedWeight, 0, assumedHandover.Seconds())
-	h.add(assumedWeight, assumedTokens, (assumedHandover + assumedTokens*assumedPerToken).Seconds())
-	slope := (h.n*h.product - h.tokens*h.seconds) / (h.n*h.square - h.tokens*h.tokens)
-	fixed := (h.seconds - slope*h.tokens) / h.n
-	switch {
-	case slope < 0:
-		slope, fixed = 0, h.seconds/h.n
-	case fixed < 0:
-		slope, fixed = h.product/h.square, 0
-	}
-	return 1e3 * (fixed + slope*float64(clamp(tokens, 0, maxTokens)))
 }

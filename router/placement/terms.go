@@ -15,7 +15,8 @@ type Terms struct {
 	// Prefill is for computing what the candidate does not hold, beside the batch
 	// that runs.
 	Prefill float64
-	// Load is for bringing what it holds in slower tiers to the device.
+	// Load is for bringing what it holds in slower tiers to the device, and what a peer
+	// lends.
 	Load float64
 	// Slowdown is what others lose: the steps of those that run take longer while the
 	// prompt is computed, and with one sequence more; and who comes next finds the
@@ -111,7 +112,7 @@ func (d *Decision) costTotal() {
 
 // priced reports whether costs are made of prices.
 func (d *Decision) priced() bool {
-	return d.Params.Policy == KV && d.Request.Role == Whole && d.Request.Tokens > 0
+	return d.Params.Policy == KV && d.Request.Role == Whole && d.Request.Tokens > 0 && d.Request.Peer == (Peer{})
 }
 
 // need is how much KV the request may need.
@@ -292,9 +293,20 @@ func (b *batch) own(m *perfmodel.ClosedForm, tokens, pairs float64) float64 {
 	return (m.PrefillSecondsPerToken+m.PrefillFixedSeconds/b.stepTokens)*tokens + m.PrefillSecondsPerPair*pairs
 }
 
-// loaded decides what is computed though it lies in a slower tier: what is faster
-// computed than loaded. It returns how many tokens are computed and how many not.
+// loaded decides what is computed though it lies in a slower tier, or can be had of a
+// peer: what is faster computed than brought. It returns how many tokens are computed and
+// how many not.
 func (d *Decision) loaded(c *Candidate, m *perfmodel.ClosedForm, held [4]int, t *Terms) (computed, cached int) {
+	computed, cached = d.loadedTiers(c, m, held, t)
+	if n, seconds := d.fetched(c, m, cached); n > 0 {
+		t.Load += seconds
+		computed, cached = computed-n, cached+n
+	}
+	return computed, cached
+}
+
+// loadedTiers is loaded for the candidate's own tiers.
+func (d *Decision) loadedTiers(c *Candidate, m *perfmodel.ClosedForm, held [4]int, t *Terms) (computed, cached int) {
 	size := d.Request.size()
 	cached = held[0]
 	for tier, shares := 1, [4]float64{0, 0.25, 0.75, 1}; tier < 4; tier++ {
@@ -315,10 +327,15 @@ func (d *Decision) loaded(c *Candidate, m *perfmodel.ClosedForm, held [4]int, t 
 	return computed, size - computed
 }
 
+// known says whether there is a model of the candidate.
+func (c *Candidate) known() bool {
+	return c.Model.PrefillSecondsPerToken > 0 || c.Model.DecodeFixedSeconds > 0
+}
+
 // model is that of a candidate, or what stands in for it.
 func (p *Params) model(c *Candidate) *perfmodel.ClosedForm {
 	switch {
-	case c.Model.PrefillSecondsPerToken > 0 || c.Model.DecodeFixedSeconds > 0:
+	case c.known():
 		return &c.Model
 	case p.Prior != (perfmodel.ClosedForm{}):
 		return &p.Prior

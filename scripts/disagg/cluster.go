@@ -305,22 +305,30 @@ func (c *cluster) idle(ctx context.Context) (err error) {
 	return err
 }
 
-// strand kills the frontend while requests are under way, and says how long it took until
-// no worker held anything for them.
-func (c *cluster) strand(ctx context.Context, requests []request) (time.Duration, error) {
+// strand stops the frontend (SIGSTOP) while requests are under way, has it go on, and kills
+// it. It says how long it took each time until no worker held anything for them.
+func (c *cluster) strand(ctx context.Context, requests []request) (stopped, killed time.Duration, err error) {
 	asked := make(chan struct{})
 	go func() { // ends with the frontend
 		defer close(asked)
 		_, _ = c.askAll(ctx, requests) // whose end is its error
 	}()
-	time.Sleep(strandAfter)
-	c.frontend.signal(syscall.SIGKILL)
+	reclaimed := func(s syscall.Signal) time.Duration {
+		time.Sleep(strandAfter)
+		began := time.Now()
+		c.frontend.signal(s)
+		if e := c.idle(ctx); e != nil {
+			err = errors.Join(err, fmt.Errorf("after %v of the frontend: %w", s, e))
+		}
+		return time.Since(began)
+	}
+	stopped = reclaimed(syscall.SIGSTOP)
+	c.frontend.signal(syscall.SIGCONT)
+	err = errors.Join(err, c.answers(ctx))
+	killed = reclaimed(syscall.SIGKILL)
 	<-c.frontend.ended
-	killed := time.Now()
-	err := c.idle(ctx)
-	took := time.Since(killed)
 	<-asked
-	return took, err
+	return stopped, killed, err
 }
 
 // scrape reads metrics.

@@ -160,15 +160,15 @@ func disaggregated(ctx context.Context, o *options, requests []request, whole []
 	fmt.Printf("served by: %s\n", paths)
 	fmt.Printf("KV, as workers said that were asked before their end: %s\n", c.kv)
 	fmt.Printf("identical %d/%d\n", same, len(answers))
-	reclaimed, stranded := c.strand(ctx, requests)
-	fmt.Printf("the frontend is killed under load: workers hold nothing %d ms later\n", reclaimed.Milliseconds())
+	stopped, killed, stranded := c.strand(ctx, requests)
+	fmt.Printf("under load, the frontend is stopped: workers hold nothing %d ms later; it is killed: %d ms\n", stopped.Milliseconds(), killed.Milliseconds())
 	switch {
 	case same < len(answers):
 		return errors.New("answers differ")
 	case idle != nil:
 		return fmt.Errorf("after the last answer: %w", idle)
 	case stranded != nil:
-		return fmt.Errorf("after the frontend's end: %w", stranded)
+		return stranded
 	case c.kv["taken"] == 0:
 		return errors.New("no KV was taken over; nothing was tested")
 	case strings.Contains(o.faults, "kill") && d.killed["prefill"]*d.killed["decode"] == 0:

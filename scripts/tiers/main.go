@@ -1,7 +1,7 @@
 // Command tiers serves an object store in memory for run.sh, which asks who its users
-// are, as S3 does. While the file -fault is there it lies: the file says how (a
-// s3server.Fault) and of which reads (every so many), as in "flipped 3"; the file with
-// .count behind its name says how often it did.
+// are, as S3 does. While the file -fault is there it lies, or does not serve: the file says
+// how (a s3server.Fault) and of which reads (every so many), as in "flipped 3"; the file
+// with .count behind its name says how often it lied so far.
 package main
 
 import (
@@ -21,6 +21,8 @@ import (
 	"github.com/dynamo-go/dynamo/internal/s3server"
 )
 
+const bucket = "kv-cache"
+
 func main() {
 	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "tiers:", err)
@@ -32,8 +34,8 @@ func run() error {
 	addr := flag.String("addr-file", "", "file the bound address is written to")
 	fault := flag.String("fault", "", "file that says how to lie")
 	flag.Parse()
-	s := s3server.New("kv-cache", s3server.Credentials{KeyID: "tour", Secret: "tour's secret", Region: "us-east-1"})
-	l := liar{path: *fault}
+	s := s3server.New(bucket, s3server.Credentials{KeyID: "tour", Secret: "tour's secret", Region: "us-east-1"})
+	l := liar{path: *fault, there: func(key string) bool { return s.Object(key) != nil }}
 	s.Inject(l.fault)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -54,17 +56,15 @@ func run() error {
 
 // liar says which reads of objects are answered wrongly.
 type liar struct {
-	path string
-	mu   struct {
+	path  string
+	there func(key string) bool
+	mu    struct {
 		sync.Mutex
 		seen, told int
 	}
 }
 
 func (l *liar) fault(r *http.Request) s3server.Fault {
-	if r.Method != http.MethodGet || r.URL.Query().Has("list-type") {
-		return ""
-	}
 	b, err := os.ReadFile(l.path)
 	if err != nil {
 		return ""
@@ -74,6 +74,13 @@ func (l *liar) fault(r *http.Request) s3server.Fault {
 	every := 0
 	if _, err := fmt.Sscan(text[at+1:], &every); err != nil || at < 0 || every < 1 {
 		return ""
+	}
+	switch fault := s3server.Fault(text[:at]); fault {
+	case s3server.Wait, s3server.Denied, s3server.Broken:
+		return fault // of whatever is asked
+	}
+	if r.Method != http.MethodGet || !l.there(strings.TrimPrefix(r.URL.Path, "/"+bucket+"/")) {
+		return "" // what is gone cannot be lied about
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -14,7 +14,7 @@ import time
 DYNAMO, WORK = sys.argv[1], sys.argv[2]
 SHORT = bool(os.environ.get("SHORT"))
 PROMPTS = int(os.environ.get("PROMPTS", 3 if SHORT else 6))
-TOKENS = int(os.environ.get("TOKENS", 220 if SHORT else 600))
+TOKENS = int(os.environ.get("TOKENS", 150 if SHORT else 600))
 ROUNDS = int(os.environ.get("ROUNDS", 1 if SHORT else 3))
 FOLDER = WORK + "/remote"
 MAGIC = b"dynKVblk"
@@ -131,7 +131,8 @@ def kv(*args, code=0):
 
 def stats(*args):
     """The tiers' counts by name."""
-    return {t["tier"]: t["stats"] | {"held": t["held"]} for t in json.loads(kv("stat", "--json", *args).splitlines()[0])["tiers"]}
+    r = json.loads(kv("stat", "--json", *args).splitlines()[0])
+    return {t["tier"]: t["stats"] | {"held": t["held"]} for t in r.get("contents", [r])[0]["tiers"]}
 
 
 def until(what, holds, limit=60):
@@ -139,13 +140,15 @@ def until(what, holds, limit=60):
     while not holds():
         if time.monotonic() > end:
             raise SystemExit(f"{what}: does not come about")
-        time.sleep(0.05)
+        time.sleep(0.15)
 
 
 class Tour:
     def __init__(self):
         self.front, self.texts, self.answers = Front(), prompts(), []
         self.number = 0
+        self.same, self.asked = 0, 0
+        self.injected, self.all_found = 0, 0
 
     def worker(self, *args):
         """A worker, with another name each time."""
@@ -159,7 +162,8 @@ class Tour:
             said, logprobs, ttft, cached, n = self.front.ask(i, text, model)
             if len(self.answers) <= i:
                 self.answers.append((said, logprobs))
-            check((said, logprobs) == self.answers[i], f"{where}: the answer to prompt {i} is {said!r}, not {self.answers[i][0]!r}")
+            self.asked += 1
+            self.same += check((said, logprobs) == self.answers[i], f"{where}: the answer to prompt {i} is {said!r}, not {self.answers[i][0]!r}")
             if want_cached is not None:
                 check((cached > n * 0.8) == want_cached, f"{where}: {cached} of {n} tokens of prompt {i} were cached")
             times.append(ttft)
@@ -191,11 +195,15 @@ class Tour:
         self.fill()
         self.restart()
         self.daemon()
+        print(f"\n{'damage':<36} blocks or lies", flush=True)
+        self.same, self.asked = 0, 0
         self.damage_host()
         self.damage_disk()
         if not os.environ.get("REMOTE"):
             self.damage_objects()
         self.damage_folder()
+        self.damage_daemon()
+        print(f"{'all':<36} injected {self.injected:>3} found {self.all_found:>3}", flush=True)
 
     def fill(self):
         """G1 → G2 → G3 → G4, and hits from the first two."""
@@ -225,67 +233,88 @@ class Tour:
 
     def daemon(self):
         """Hits from the daemon; it is killed, and the next one finds its disk again."""
-        socket = WORK + "/run/kvbm.sock"
-        args = ["kvbm", "--kvbm-socket", socket, "--kvbm-cpu-cache-gb", "0.5", "--kvbm-disk-cache-gb", "0.5", "--kvbm-disk-policy", "always", "--kvbm-disk-dir", WORK + "/kvbm"]
-        d = start("kvbm", *args, ready=None)
-        w = self.worker("--kvbm-remote", "unix://" + socket)
+        d = self.start_daemon()
+        w = self.worker(*self.attach)
         self.round("filling the daemon", False)
         stop(w)
-        w = self.worker("--kvbm-remote", "unix://" + socket)
+        w = self.worker(*self.attach)
         self.measure("KV daemon, another worker", True)
         stop(d, signal.SIGKILL)
         self.round("the daemon killed", None)
-        d = start("kvbm", *args, ready=None)
+        d = self.start_daemon()
         stop(w)
-        w = self.worker("--kvbm-remote", "unix://" + socket)
+        w = self.worker(*self.attach)
         self.measure("KV daemon, killed and restarted", True, rounds=1)
         stop(w)
         stop(d)
 
+    SOCKET = WORK + "/run/kvbm.sock"
+    attach = ["--kvbm-remote", "unix://" + SOCKET]
+
+    def start_daemon(self):
+        return start("kvbm", "kvbm", "--kvbm-socket", self.SOCKET, "--kvbm-cpu-cache-gb", "0.5", "--kvbm-disk-cache-gb", "0.5", "--kvbm-disk-policy", "always", "--kvbm-disk-dir", WORK + "/kvbm", ready=None)
+
     # Damage.
 
-    def judge(self, where, injected, found):
-        """A block that is read twice at once is found twice."""
-        print(f"{where:<28} {injected:>9} {found:>9}", flush=True)
-        check(injected <= found <= injected + 4, f"{where}: {found} of {injected} damaged blocks were found")
+    def judge(self, where, injected, found, most=4):
+        """A block that is read twice at once is found twice, up to so many. Counts the
+        answers since it was called last."""
+        print(f"{where:<36} injected {injected:>3} found {found:>3} answers identical {self.same}/{self.asked}", flush=True)
+        check(injected <= found <= injected + most, f"{where}: {found} of {injected} damaged blocks were found")
+        self.same, self.asked = 0, 0
+        self.injected, self.all_found = self.injected + injected, self.all_found + found
 
-    def found(self, tier):
+    def found(self, tier, *where):
         """All that was wrong with a tier's blocks, after those that nobody asked for are
         checked. A tier that failed too often is left alone for a while, and then goes on."""
-        until("verify reads all", lambda: " 0 skipped" in kv("verify", "--tier", tier, code=None))
-        s = stats()[tier]
+        until("verify reads all", lambda: " 0 skipped" in kv("verify", "--tier", tier, *where, code=None))
+        s = stats(*where)[tier]
         return s["Corrupt"] + s["Missing"]
 
     def damage_host(self):
-        """Bytes in another process's memory."""
-        print(f"\n{'damage':<28} {'blocks':>9} {'found':>9}", flush=True)
         w = self.worker(*self.host)
         self.round("filling host memory", False)
-        try:
-            frames = host_frames(w.pid)
-        except OSError as e:
-            print(f"host: another process's memory cannot be written here ({e})")
-            stop(w)
-            return
-        check(len(frames) >= stats()["host"]["held"], f"host: {len(frames)} frames are seen in memory")
-        held = {b.split()[1] for b in kv("ls", "--tier", "host", "--limit", "10000").splitlines() if b.startswith("host ")}
-        frames = [f for f in frames if f[1] in held]
-        rng, bad = random.Random(2), 0
-        with open(f"/proc/{w.pid}/mem", "r+b", buffering=0) as mem:
-            for n, (at, _) in enumerate(frames):
-                if n % 3 == 0:
-                    offset = at + (rng.randrange(8, 80) if n % 2 else 4096 + rng.randrange(self.block))
-                    mem.seek(offset)
-                    b = mem.read(1)
-                    mem.seek(offset)
-                    mem.write(bytes([b[0] ^ 1 << rng.randrange(8)]))
-                    bad += 1
+        bad = self.damage_memory(w.pid)
         self.round("host memory damaged", None)
         self.judge("G2 host: flipped bits", bad, self.found("host"))
         stop(w)
 
+    def damage_memory(self, pid, *where):
+        """Flips bits in the host tier of another process."""
+        frames = host_frames(pid)
+        check(len(frames) >= stats(*where)["host"]["held"], f"host: {len(frames)} frames are seen in memory")
+        held = {b.split()[1] for b in kv("ls", "--tier", "host", "--limit", "10000", *where).splitlines() if b.startswith("host ")}
+        # What the daemon keeps are frames again, each in one of its own; and what is there
+        # of a block in memory that is free does not matter.
+        places = {}
+        for at, key in frames:
+            if key in held and (at - 4096, key) not in frames:
+                places.setdefault(key, []).append(at)
+        rng, some = random.Random(2), sorted(places)[::3]
+        with open(f"/proc/{pid}/mem", "r+b", buffering=0) as mem:
+            for n, key in enumerate(some):
+                offset, bit = rng.randrange(8, 80) if n % 2 else 4096 + rng.randrange(self.block), 1 << rng.randrange(8)
+                for at in places[key]:
+                    mem.seek(at + offset)
+                    b = mem.read(1)
+                    mem.seek(at + offset)
+                    mem.write(bytes([b[0] ^ bit]))
+        return len(some)
+
     def damage_disk(self):
-        pool = glob.glob(WORK + "/disk/*/pool")[0]
+        def ask(name):
+            w = self.worker(*self.disk)
+            self.round(f"disk: {name}", None)
+            found = self.found("disk")
+            stop(w)
+            return found
+
+        self.damage_pool("G3 disk", WORK + "/disk", ("flipped bits", "swapped blocks", "torn writes", "cut"), ask)
+
+    def damage_pool(self, where, folder, ways, ask):
+        """Damages a folder of a disk tier in some ways; ask has it used, and says how much
+        was found."""
+        pool = glob.glob(folder + "/*/pool")[0]
         slots = os.path.join(os.path.dirname(pool), "slots")
         keep = {p: open(p, "rb").read() for p in (pool, slots)}
         frame = int.from_bytes(keep[slots][12:16], "little")
@@ -322,43 +351,72 @@ class Tour:
             return len(used[::5])
 
         for name, damage in (("flipped bits", flip), ("swapped blocks", swap), ("torn writes", zero), ("cut", cut)):
+            if name not in ways:
+                continue
             for p, b in keep.items():
                 with open(p, "wb") as f:
                     f.write(b)
             bad = damage()
-            offline = kv("verify", "--dir", WORK + "/disk", code=1)
-            check(f" {bad} corrupt" in offline, f"G3 disk: {name}: offline {offline.splitlines()[-1]}, injected {bad}")
-            w = self.worker(*self.disk)
-            self.round(f"disk: {name}", None)
-            self.judge("G3 disk: " + name, bad, self.found("disk"))
+            offline = kv("verify", "--dir", folder, code=1)
+            check(f" {bad} corrupt" in offline, f"{where}: {name}: offline {offline.splitlines()[-1]}, injected {bad}")
+            self.judge(f"{where}: {name}", bad, ask(name))
+
+    def damage_daemon(self):
+        """The daemon's memory, under its clients, and its disk while it is away."""
+        d = self.start_daemon()
+        w = self.worker(*self.attach)
+        where = ["--socket", self.SOCKET]
+        self.round("filling the daemon's memory", None)
+        until("the daemon has all in memory", lambda: stats(*where)["host"]["held"] >= PROMPTS * (self.blocks // PROMPTS - 2))
+        bad = self.damage_memory(d.pid, *where)
+        self.round("the daemon's memory damaged", None)
+        self.judge("KV daemon, memory: flipped bits", bad, self.found("host", *where))
+        stop(w)
+        stop(d)
+
+        def ask(name):
+            d = self.start_daemon()
+            w = self.worker(*self.attach)
+            self.round(f"the daemon's disk: {name}", None)
+            found = self.found("disk", *where)
             stop(w)
+            stop(d)
+            return found
+
+        self.damage_pool("KV daemon, disk", WORK + "/kvbm", ("flipped bits", "swapped blocks"), ask)
 
     def damage_objects(self):
         """An object store that lies about every third object. That one is given up, and
         put again."""
-        for lie in ("flipped", "other object", "stale listing"):
-            for name in (FAULT, FAULT + ".count"):
-                if os.path.exists(name):
-                    os.remove(name)
-            w = self.worker(*self.remote)
-            until("the object store is listed", lambda: stats()["remote"]["held"] >= PROMPTS * (self.blocks // PROMPTS - 2))
+        told = lambda: int(open(FAULT + ".count").read()) if os.path.exists(FAULT + ".count") else 0
+        w = self.worker(*self.remote)
+        for lie in ("flipped", "other object", "shorter", "stale listing"):
+            for _ in range(40):  # until all is there again
+                s = stats()["remote"]
+                if s["held"] >= PROMPTS * (self.blocks // PROMPTS - 2) and not s["Writes"] and not s["Down"]:
+                    break
+                time.sleep(0.2)
+                self.round(f"object store before: {lie}", None)
+            before, lies = stats()["remote"], told()
             with open(FAULT, "w") as f:
                 f.write(lie + " 3")
-            before = int(open(FAULT + ".count").read()) if os.path.exists(FAULT + ".count") else 0
             self.round(f"object store: {lie}", None)
+            until("reads end", lambda: stats()["remote"]["Reads"] == 0)
             os.remove(FAULT)
-            told = int(open(FAULT + ".count").read()) - before
-            s = stats()["remote"]
-            # One lie ends a load; what the reads beside it bring is not used, nor looked at.
-            found = s["Corrupt"] + s["Missing"]
-            print(f"{'G4 objects: ' + lie:<28} {told:>9} {found:>9}   of lies, of reads in use", flush=True)
-            check(1 <= found <= told, f"object store: {lie}: {found} of {told} lies were found")
-            for _ in range(20):
-                if stats()["remote"]["held"] >= PROMPTS * (self.blocks // PROMPTS - 2) and not stats()["remote"]["Storing"]:
-                    break
-                time.sleep(0.5)
-                self.round(f"object store after: {lie}", None)
-            stop(w)
+            after, lies = stats()["remote"], told() - lies
+            check(lies > 0, f"object store: {lie}: it did not lie")
+            # What is given up is deleted, and missing for another read of it that is under
+            # way: that is none of the lies.
+            cause, most = ("Missing", 4) if lie == "stale listing" else ("Corrupt", 0)
+            self.judge("G4 object store: " + lie, lies, after[cause] - before[cause], most)
+        for down in ("wait", "denied"):
+            with open(FAULT, "w") as f:
+                f.write(down + " 1")
+            self.round(f"object store: {down}", None)
+        os.remove(FAULT)
+        print(f"{'G4 object store: down, refusing':<36} answers identical {self.same}/{self.asked}", flush=True)
+        self.same, self.asked = 0, 0
+        stop(w)
 
     def damage_folder(self):
         self.remote = ["--kvbm-remote", FOLDER]
@@ -398,7 +456,7 @@ class Tour:
                 os.remove(p)
             return 0  # what is not there when a worker starts was never known
 
-        for name, damage in (("flipped bits", flip), ("swapped blocks", swap), ("cut", cut), ("removed", remove)):
+        for name, damage in (("flipped bits", flip), ("swapped blocks", swap), ("cut", cut), ("removed", remove))[:3 if SHORT else 4]:
             for p, b in keep.items():
                 write(p, b)
             bad = damage()

@@ -41,9 +41,9 @@ func (b *breaker) enter(now time.Time) (ok, trial bool, until time.Time) {
 	return true, true, now
 }
 
-// leave says how an operation that had entered ended, and reports whether that began
-// or ended a time in which the store is left alone.
-func (b *breaker) leave(v verdict, trial bool, now time.Time) (began, over bool) {
+// leave says how an operation that had entered ended, and for how long the store has asked
+// to be left alone, or 0. It reports whether that began or ended a time in which it is.
+func (b *breaker) leave(v verdict, trial bool, asked time.Duration, now time.Time) (began, over bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if trial {
@@ -55,11 +55,12 @@ func (b *breaker) leave(v verdict, trial bool, now time.Time) (began, over bool)
 		b.mu.failures, b.mu.rest = 0, 0
 		return false, trial
 	case v == failed && trial:
-		b.mu.rest = min(2*b.mu.rest, breakerMost)
+		b.mu.rest = max(min(2*b.mu.rest, breakerMost), asked)
 		b.mu.until = now.Add(b.mu.rest)
 	case v == failed && !resting:
-		if b.mu.failures++; b.mu.failures >= breakerFailures {
-			b.mu.rest, b.mu.until = breakerFirst, now.Add(breakerFirst)
+		if b.mu.failures++; b.mu.failures >= breakerFailures || asked > 0 {
+			b.mu.rest = max(breakerFirst, asked)
+			b.mu.until = now.Add(b.mu.rest)
 			return true, false
 		}
 	}

@@ -51,6 +51,7 @@ func New(c Config) (*Bucket, error) {
 		t := network()
 		o.Transport, b.idle = t, t
 	}
+	o.Transport = waits{o.Transport}
 	if b.client.Client, err = minio.New(base.Host, &o); err != nil {
 		return nil, &dynamo.Error{Kind: dynamo.KindInvalid, Err: err, Message: fmt.Sprintf("%q is no address of an object store; give http://HOST:PORT or https://HOST", c.endpoint())}
 	}

@@ -83,9 +83,25 @@ func (b *Bucket) classify(ctx context.Context, err error, took time.Duration) (v
 	case a != nil && (a.StatusCode == http.StatusNotImplemented || a.Code == "NotImplemented"):
 		return served, errUnconditional
 	case a != nil && !again(a):
-		return failed, &dynamo.Error{Kind: dynamo.KindUnavailable, Code: CodeRefused, Err: err,
-			Message: fmt.Sprintf("the object store refuses bucket %q; check its name, the region, and the credentials, which must be let list, get, put and delete", b.config.Bucket)}
+		return failed, &dynamo.Error{Kind: dynamo.KindUnavailable, Code: CodeRefused, Err: err, Message: b.refusal(a)}
 	}
 	return failed, &dynamo.Error{Kind: dynamo.KindUnavailable, Code: CodeFailed, Err: err,
 		Message: fmt.Sprintf("the object store at %s did not serve a request in %d attempts", b.config.endpoint(), b.config.Attempts)}
+}
+
+// refusal says what to do about a store that refuses a request.
+func (b *Bucket) refusal(a *minio.ErrorResponse) string {
+	switch {
+	case a.Code == "RequestTimeTooSkewed":
+		return "the object store refuses requests signed by this machine's clock, which is wrong; set it"
+	case a.Region != "" && a.Region != b.config.Region:
+		return fmt.Sprintf("bucket %q is in region %s, not %s; say so (AWS_REGION, or region= in the address), with that region's endpoint", b.config.Bucket, a.Region, b.config.Region)
+	case a.Code == "InvalidAccessKeyId", a.Code == "SignatureDoesNotMatch", a.Code == "InvalidToken", a.Code == "ExpiredToken":
+		return fmt.Sprintf("the object store at %s does not know these credentials (%s); check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN", b.config.endpoint(), a.Code)
+	case a.Code == "InvalidPart":
+		return fmt.Sprintf("the object store at %s does not have the parts of an object as they were put; if that goes on it is broken", b.config.endpoint())
+	case a.Code == minio.NoSuchBucket:
+		return fmt.Sprintf("the object store at %s has no bucket %q; make it, or check its name", b.config.endpoint(), b.config.Bucket)
+	}
+	return fmt.Sprintf("the object store refuses bucket %q; check its name, the region, and the credentials, which must be let list, get, put and delete", b.config.Bucket)
 }

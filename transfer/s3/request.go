@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"sync"
 	"time"
 
@@ -36,8 +37,9 @@ func (b *Bucket) do(ctx context.Context, c *call) error {
 			Message: fmt.Sprintf("the object store at %s failed and is left alone; it is asked again in %v", b.config.endpoint(), max(time.Until(until), 0).Round(time.Millisecond))}
 	}
 	began := time.Now()
-	v, err := b.classify(ctx, b.attempts(ctx, c), time.Since(began))
-	start, over := b.breaker.leave(v, trial, time.Now())
+	asked, err := b.attempts(ctx, c)
+	v, err := b.classify(ctx, err, time.Since(began))
+	start, over := b.breaker.leave(v, trial, asked, time.Now())
 	b.config.Metrics.rest(start, over)
 	switch {
 	case start:
@@ -48,17 +50,19 @@ func (b *Bucket) do(ctx context.Context, c *call) error {
 	return err
 }
 
-// attempts sends a request until it is served, refused, or has failed often enough.
-func (b *Bucket) attempts(ctx context.Context, c *call) error {
+// attempts sends a request until it is served, refused, or has failed often enough. A
+// store that asks to be left alone for longer than any pause is not asked again: asked is
+// for how long.
+func (b *Bucket) attempts(ctx context.Context, c *call) (asked time.Duration, _ error) {
 	for n := 1; ; n++ {
-		err := b.attempt(ctx, c)
+		wait, err := b.attempt(ctx, c)
 		a := said(err)
 		var e *dynamo.Error
 		outcome, more := "failed", true
 		switch {
 		case err == nil:
 			b.config.Metrics.request(c.op, "served")
-			return nil
+			return 0, nil
 		case ctx.Err() != nil:
 			outcome, more = "abandoned", false
 		case errors.As(err, &e):
@@ -66,20 +70,22 @@ func (b *Bucket) attempts(ctx context.Context, c *call) error {
 		case a != nil && a.StatusCode == http.StatusNotFound:
 			outcome, more = "missing", false
 		case a != nil && throttled(a):
-			outcome = "throttled"
+			if outcome = "throttled"; wait > pauseMost {
+				asked, more = min(wait, breakerMost), false
+			}
 		case a != nil && !again(a):
 			outcome, more = "refused", false
 		}
 		b.config.Metrics.request(c.op, outcome)
 		if !more || n == b.config.Attempts {
-			return err
+			return asked, err
 		}
-		timer := time.NewTimer(b.pause(c.key, n))
+		timer := time.NewTimer(max(b.pause(c.key, n), wait))
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
-			return err
+			return 0, err
 		}
 	}
 }
@@ -93,11 +99,38 @@ func (b *Bucket) pause(key string, n int) time.Duration {
 	return most/2 + time.Duration(float64(most/2)*float64(spread)/(1<<53))
 }
 
-// attempt sends a request once.
-func (b *Bucket) attempt(ctx context.Context, c *call) error {
-	ctx, cancel := context.WithTimeout(ctx, attemptTime+time.Duration(c.moves)*time.Second/slowestBytes)
+// attempt sends a request once. wait is for how long the store asks to be left alone.
+func (b *Bucket) attempt(ctx context.Context, c *call) (wait time.Duration, err error) {
+	ctx, cancel := context.WithTimeout(context.WithValue(ctx, waitKey{}, &wait), attemptTime+time.Duration(c.moves)*time.Second/slowestBytes)
 	defer cancel()
-	return c.send(ctx)
+	err = c.send(ctx)
+	return wait, err
+}
+
+// waitKey is where an attempt learns of a Retry-After: the client does not tell.
+type waitKey struct{}
+
+// waits is a transport that notes what answers say of it.
+type waits struct{ http.RoundTripper }
+
+// RoundTrip implements http.RoundTripper.
+func (w waits) RoundTrip(r *http.Request) (*http.Response, error) {
+	resp, err := w.RoundTripper.RoundTrip(r)
+	if to, ok := r.Context().Value(waitKey{}).(*time.Duration); ok && err == nil {
+		*to = retryAfter(resp.Header.Get("Retry-After"), time.Now())
+	}
+	return resp, err
+}
+
+// retryAfter reads a Retry-After: seconds, or a date. What is neither is 0.
+func retryAfter(text string, now time.Time) time.Duration {
+	if n, err := strconv.ParseUint(text, 10, 32); err == nil {
+		return time.Duration(n) * time.Second
+	}
+	if at, err := http.ParseTime(text); err == nil {
+		return max(at.Sub(now), 0)
+	}
+	return 0
 }
 
 // hash is the hash of a body, by which it is signed; nothing where TLS keeps it.

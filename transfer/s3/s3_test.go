@@ -326,30 +326,163 @@ func (l *lines) String() string {
 	return l.mu.b.String()
 }
 
-// TestCredentials: requests with other credentials are refused, and say what to look
-// at.
-func TestCredentials(t *testing.T) {
+// TestRefused: requests with other credentials, and what else a store refuses, say what to
+// look at.
+func TestRefused(t *testing.T) {
 	s := s3server.New("kv-cache", access)
-	for name, change := range map[string]func(*s3.Config){
-		"key":     func(c *s3.Config) { c.KeyID = "other" },
-		"secret":  func(c *s3.Config) { c.Secret = "other" },
-		"session": func(c *s3.Config) { c.Session = "" },
-		"region":  func(c *s3.Config) { c.Region = "eu-other-1" },
-		"bucket":  func(c *s3.Config) { c.Bucket = "another" },
+	for _, c := range []struct {
+		name   string
+		change func(*s3.Config)
+		fault  s3server.Fault
+		want   string
+	}{
+		{"another key", func(c *s3.Config) { c.KeyID = "other" }, "", "AWS_ACCESS_KEY_ID"},
+		{"another secret", func(c *s3.Config) { c.Secret = "other" }, "", "AWS_SECRET_ACCESS_KEY"},
+		{"another session", func(c *s3.Config) { c.Session = "" }, "", "AWS_SESSION_TOKEN"},
+		{"another region", func(c *s3.Config) { c.Region = "eu-other-1" }, "", "is in region eu-test-1, not eu-other-1"},
+		{"another bucket", func(c *s3.Config) { c.Bucket = "another" }, "", `no bucket "another"`},
+		{"no rights", nil, s3server.Denied, "must be let list, get, put and delete"},
+		{"another clock", nil, s3server.Skewed, "clock"},
+		{"sent elsewhere", nil, s3server.Redirected, "is in region eu-other-1, not eu-test-1"},
 	} {
-		c := config("http://store.test")
-		c.Transport = s.Transport()
-		change(&c)
-		b, err := s3.New(c)
+		cfg := config("http://store.test")
+		cfg.Transport = s.Transport()
+		if c.change != nil {
+			c.change(&cfg)
+		}
+		b, err := s3.New(cfg)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := b.Put(t.Context(), "x", []byte("x")); said(err) != s3.CodeRefused || !strings.Contains(err.Error(), "credentials") {
-			t.Errorf("another %s: %v", name, err)
+		s.Inject(func(*http.Request) s3server.Fault { return c.fault })
+		before := s.Requests()
+		if err := b.Put(t.Context(), "x", []byte("x")); said(err) != s3.CodeRefused || !strings.Contains(err.Error(), c.want) || s.Requests() != before+1 {
+			t.Errorf("%s: %v after %d requests, want …%s…", c.name, err, s.Requests()-before, c.want)
 		}
 	}
 	if len(s.Keys()) > 0 {
 		t.Errorf("the store took %v", s.Keys())
+	}
+}
+
+// TestClock: a client whose clock is wrong is told so.
+func TestClock(t *testing.T) {
+	s := s3server.New("kv-cache", access)
+	c := config("http://store.test")
+	c.Transport = behind{s.Transport()}
+	b, err := s3.New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Put(t.Context(), "x", []byte("x")); said(err) != s3.CodeRefused || !strings.Contains(err.Error(), "clock") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// behind has requests come from an hour ago.
+type behind struct{ http.RoundTripper }
+
+func (l behind) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context())
+	r.Header.Set("X-Amz-Date", time.Now().Add(-time.Hour).UTC().Format("20060102T150405Z"))
+	return l.RoundTripper.RoundTrip(r)
+}
+
+// TestRetryAfter: a store that asks to be left alone is, for as long as it says, if that
+// is not too long.
+func TestRetryAfter(t *testing.T) {
+	for _, c := range []struct {
+		after string
+		rest  time.Duration // until it is asked again
+		code  string        // of the first operation
+	}{
+		{"0", 0, ""}, {"2", 2 * time.Second, ""}, {"soon", 0, ""},
+		{"20", 20 * time.Second, s3.CodeFailed}, {"99999999", time.Minute, s3.CodeFailed},
+		{"Sat, 01 Jan 2000 00:00:30 GMT", 30 * time.Second, s3.CodeFailed}, {"Fri, 31 Dec 1999 00:00:00 GMT", 0, ""},
+	} {
+		t.Run(c.after, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := s3server.New("kv-cache", access)
+				b := within(t, s, nil)
+				if err := b.Put(t.Context(), "x", []byte("x")); err != nil {
+					t.Fatal(err)
+				}
+				busy := &throttle{RoundTripper: s.Transport(), after: c.after, left: 1}
+				cfg := config("http://store.test")
+				cfg.Transport = busy
+				b, err := s3.New(cfg)
+				if err != nil {
+					t.Fatal(err)
+				}
+				began := time.Now()
+				_, err = b.Has(t.Context(), "x")
+				if said(err) != c.code {
+					t.Errorf("got %v, want %q", err, c.code)
+				}
+				for err != nil {
+					if n := busy.asked; n != 1 {
+						t.Fatalf("asked %d times", n)
+					}
+					time.Sleep(100 * time.Millisecond)
+					_, err = b.Has(t.Context(), "x")
+				}
+				if took := time.Since(began); took < c.rest || took > c.rest+time.Second/2 {
+					t.Errorf("it is asked again after %v, want %v", took, c.rest)
+				}
+			})
+		})
+	}
+}
+
+// throttle has a store ask for fewer requests.
+type throttle struct {
+	http.RoundTripper
+	after       string
+	left, asked int
+}
+
+func (l *throttle) RoundTrip(r *http.Request) (*http.Response, error) {
+	l.asked++
+	if l.left--; l.left >= 0 {
+		w := httptest.NewRecorder()
+		w.Header().Set("Retry-After", l.after)
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return w.Result(), nil
+	}
+	return l.RoundTripper.RoundTrip(r)
+}
+
+// TestLies: a store that says it has put what it has not, or something else, is found out
+// at the latest by who reads; its tags are not believed.
+func TestLies(t *testing.T) {
+	large := make([]byte, 17<<20)
+	for _, c := range []struct {
+		fault s3server.Fault
+		data  []byte
+		put   string // how the put ends
+		there bool
+	}{
+		{s3server.Unstored, []byte("small"), "", false}, {s3server.Unstored, large, "", false},
+		{s3server.WrongETag, []byte("small"), "", true}, {s3server.WrongETag, large, s3.CodeRefused, false},
+	} {
+		s := s3server.New("kv-cache", access)
+		b := within(t, s, nil)
+		s.Inject(func(r *http.Request) s3server.Fault { return c.fault })
+		if err := b.PutNew(t.Context(), "x", c.data); said(err) != c.put {
+			t.Errorf("%s, %d bytes: put: %v, want %q", c.fault, len(c.data), err, c.put)
+		}
+		s.Inject(nil)
+		got := make([]byte, len(c.data))
+		err := b.Get(t.Context(), "x", got, 0)
+		if (err == nil) != c.there || err == nil && !bytes.Equal(got, c.data) || err != nil && dynamo.KindOf(err) != dynamo.KindNotFound {
+			t.Errorf("%s, %d bytes: get: %v", c.fault, len(c.data), err)
+		}
+		if there, err := b.Has(t.Context(), "x"); there != c.there || err != nil {
+			t.Errorf("%s, %d bytes: has: %v, %v", c.fault, len(c.data), there, err)
+		}
+		if s.Uploads() != 0 {
+			t.Errorf("%s: %d uploads are left", c.fault, s.Uploads())
+		}
 	}
 }
 

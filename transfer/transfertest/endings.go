@@ -276,9 +276,21 @@ func expiry(t *testing.T, p *Pair) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	renewed, err := b.Lend(transfer.Range{Offset: 2 * page, Length: page}, true, 30*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !renewed.Extend(time.Hour) || !long.Extend(time.Millisecond) {
+		t.Error("leases that have not ended cannot be extended")
+	}
 	wantDone(t, l, transfer.Expired)
-	if _, ended := long.Outcome(); ended {
-		t.Error("a lease of an hour has ended")
+	if l.Extend(time.Hour) {
+		t.Error("a lease that has ended was extended")
+	}
+	for _, o := range []*transfer.Lease{long, renewed} {
+		if _, ended := o.Outcome(); ended {
+			t.Error("a lease of an hour has ended")
+		}
 	}
 	err = p.move(t, peer, transfer.Write, []transfer.Descriptor{a.At(0, page)}, []transfer.Descriptor{l.At(0, page)}, transfer.Options{})
 	wantCode(t, err, transfer.CodeFenced, "a write after the expiry")

@@ -79,6 +79,19 @@ func (c *Cache) BlockBytes() int { return c.kv.BlockBytes() }
 // No Forward may be writing it.
 func (c *Cache) Block(block int) []byte { return c.kv.Block(block) }
 
+// Layers returns the bytes of layers from to to-1 of one block, which lie together in it.
+// No Forward may be writing them.
+func (c *Cache) Layers(block, from, to int) []byte {
+	n := c.kv.LayerBytes()
+	return c.kv.Block(block)[from*n : to*n]
+}
+
+// LayerBytes returns the bytes of one layer of one block.
+func (c *Cache) LayerBytes() int { return c.kv.LayerBytes() }
+
+// Depth returns the number of layers.
+func (c *Cache) Depth() int { return c.kv.KVShape.Layers }
+
 // Close frees the cache. Closing twice does nothing; no Forward may be running
 // with it, then or later.
 func (c *Cache) Close() error { return c.mem.free() }

@@ -27,6 +27,11 @@ type Seq struct {
 	Blocks []int32
 	// Logits says which rows of logits are wanted.
 	Logits LogitsMode
+	// Await is called before anything of a layer is read or written, for each layer in
+	// turn, in the goroutine of Forward: it returns when that layer of the positions before
+	// Start is in the cache. Nil: all of them are. False says that it is not: from there on
+	// nothing of the sequence is written to the cache, and its logits are of no use.
+	Await func(layer int) bool
 }
 
 // Output holds the logits of a step. It is reused: the zero value is ready, and

@@ -48,6 +48,9 @@ func (s *step) headsRow(i int) {
 	s.k.Rope(q, cos, sin, c.Heads, c.HeadDim, false)
 	s.k.Rope(k, cos, sin, c.KVHeads, c.HeadDim, false)
 	at := s.row[i]
+	if s.dropped[at.seq] {
+		return
+	}
 	p := kernel.Place{Layer: s.depth, Block: int(s.batch[at.seq].Blocks[at.position/BlockSize]), Slot: int(at.position % BlockSize)}
 	for p.Head = range c.KVHeads {
 		s.k.StoreKV(s.cache.kv, p, k[p.Head*c.HeadDim:], v[p.Head*c.HeadDim:])

@@ -2,6 +2,7 @@ package model
 
 import (
 	"math"
+	"slices"
 
 	"github.com/dynamo-go/dynamo/engine/native/kernel"
 )
@@ -23,12 +24,14 @@ type step struct {
 	batch []Seq
 	out   *Output
 	row   []rowPlace
-	rows  int // rows going on; fewer after the last layer's keys are stored
-	layer *layer
-	depth int // index of layer
-	next  []float32
-	keep  []int32 // rows whose logits are wanted
-	tiles []tile
+	// dropped are the sequences whose Await has given up.
+	dropped []bool
+	rows    int // rows going on; fewer after the last layer's keys are stored
+	layer   *layer
+	depth   int // index of layer
+	next    []float32
+	keep    []int32 // rows whose logits are wanted
+	tiles   []tile
 
 	// Row-major buffers with these strides.
 	hidden, qkv, heads, ffn int
@@ -138,6 +141,8 @@ func (s *step) grow(n int) {
 func (s *step) begin(c *Cache, batch []Seq, out *Output) {
 	s.cache, s.batch, s.out = c, batch, out
 	s.row, s.keep = s.row[:0], s.keep[:0]
+	s.dropped = slices.Grow(s.dropped[:0], len(batch))[:len(batch)]
+	clear(s.dropped)
 	for i := range batch {
 		q := &batch[i]
 		for j := range q.Tokens {
@@ -182,6 +187,7 @@ func (s *step) runLayer(last bool) {
 	k, v := stride(l.q), stride(l.q)+stride(l.k)
 	s.multiply(&s.qHidden, s.norm, s.hidden, product{w: l.q, dst: s.proj, stride: s.qkv},
 		product{w: l.k, dst: s.proj[k:], stride: s.qkv}, product{w: l.v, dst: s.proj[v:], stride: s.qkv})
+	s.await()
 	s.byRow(s.phases.heads)
 	if last {
 		s.tile(true)
@@ -201,6 +207,15 @@ func (s *step) runLayer(last bool) {
 	}
 	s.multiply(&s.qFFN, s.gateUp, 2*s.ffn, product{w: l.down, dst: s.tmp, stride: s.hidden})
 	s.byRow(s.phases.addFFN)
+}
+
+// await waits for what is to be in the cache before this layer stores anything there.
+func (s *step) await() {
+	for i := range s.batch {
+		if wait := s.batch[i].Await; wait != nil && !s.dropped[i] {
+			s.dropped[i] = !wait(s.depth)
+		}
+	}
 }
 
 // byRow runs a phase for every row.
