@@ -26,6 +26,8 @@
 //	shm    into memory of NewShared of another process of this host: the peer's
 //	       memory is mapped, and who posts copies
 //	tcp    to anywhere, over several connections
+//	ucx    the same by libucp (RDMA, RoCE, its own tcp), in binaries built with the tag dl
+//	       and with Config.UCX
 //	file   between plain memory and a file of OpenFile, of agents of one Process
 //	object the same with objects of a store: each page is one
 //

@@ -70,6 +70,7 @@ func TestEveryFieldOfRequest(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.Deadline = time.Time{} // travels as what is left of it
+	r.Lend = false           // travels as the method
 	if !reflect.DeepEqual(got, &r) {
 		t.Errorf("got  %+v\nwant %+v", got, &r)
 	}
