@@ -130,7 +130,7 @@ func (r *shmRail) carry(ctx context.Context, notes []*note) (bool, error) {
 		}
 	}
 	defer b.unuse()
-	b.receipts(r.peer)
+	defer b.receipts(r.peer) // what it does can wait; the peer does not
 	for _, n := range notes {
 		for !b.write(n, r.peer.notes.stream) {
 			b.wake()

@@ -27,6 +27,10 @@ const (
 type ear struct {
 	turn   chan struct{} // of who sleeps here
 	asleep atomic.Bool   // and has to be woken for what comes in other ways
+	wakes  struct {      // of who has the turn: the context whose end wakes who sleeps
+		ends   <-chan struct{}
+		forget func() bool // nil if there is none
+	}
 
 	mu struct {
 		sync.Mutex
@@ -85,6 +89,9 @@ func (e *ear) close() {
 		kick(event)
 		_ = event.Close() // who reads it ends by the kick
 	}
+	<-e.turn
+	e.heed(context.Background(), nil)
+	e.turn <- struct{}{}
 }
 
 func (e *ear) open() *os.File {
@@ -123,17 +130,32 @@ func (e *ear) wait(ctx context.Context, i *inbox) bool {
 	drainAll(e.hark(earWaits))
 	e.asleep.Store(true)
 	if i.empty() {
-		stop := func() bool { return true }
-		if ctx.Done() != nil {
-			stop = context.AfterFunc(ctx, func() { kick(event) })
+		if e.heed(ctx, event); ctx.Err() == nil {
+			var count [8]byte
+			_, _ = event.Read(count[:]) // fails once it is closed, which is an end as well
 		}
-		var count [8]byte
-		_, _ = event.Read(count[:]) // fails once it is closed, which is an end as well
-		stop()
 	}
 	e.asleep.Store(false)
 	drainAll(e.hark(bellWaits))
 	return true
+}
+
+// heed has the end of ctx, and of no other context, wake who sleeps. Who waits with the
+// same one again, as most do, finds it done: it is not undone between a peer's word and
+// the one who wants it. The caller has the turn, and asks ctx itself after that, because
+// what its end did before may be forgotten.
+func (e *ear) heed(ctx context.Context, event *os.File) {
+	ends := ctx.Done()
+	if ends == e.wakes.ends {
+		return
+	}
+	if e.wakes.forget != nil {
+		e.wakes.forget()
+	}
+	e.wakes.ends, e.wakes.forget = ends, nil
+	if ends != nil {
+		e.wakes.forget = context.AfterFunc(ctx, func() { kick(event) })
+	}
 }
 
 // hark says who is to be woken for the rings. Whoever calls it looks at them after that.

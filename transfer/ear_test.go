@@ -169,3 +169,64 @@ func (h *told) tell(ctx context.Context, a *transfer.Agent, name string, blob []
 		}
 	}, nil
 }
+
+// TestHearingEnds: the end of a context ends the waiting of all who share it, whether it
+// comes before or while they wait; who waits after them is woken by a peer, and by the
+// end of another context.
+func TestHearingEnds(t *testing.T) {
+	if !hasShm(t) {
+		t.Skip("no shared memory on this system")
+	}
+	process, dir := transfer.NewProcess(), t.TempDir()
+	owner, _ := start(t, config(t, "owner", transfer.PathShm, process, dir))
+	m := memory(t, owner, transfer.Section{Name: "kv", PageBytes: 4096, Access: transfer.AccessWrite}, 64<<10)
+	peer, _ := start(t, config(t, "peer", transfer.PathShm, process, dir))
+	own := memory(t, peer, transfer.Section{Name: "own"}, 8)
+	p, err := peer.Import(owner.Export())
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := peer.Prepare(p, []transfer.Descriptor{own.At(0, 8)}, []transfer.Descriptor{m.At(0, 8)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	within, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	told := make(chan string, 2)
+	wait := func(ctx context.Context) {
+		n, err := owner.Notification(ctx)
+		if err != nil {
+			n.Payload = []byte(err.Error())
+		}
+		told <- string(n.Payload)
+	}
+	for round := range 20 {
+		shared, end := context.WithCancel(within)
+		for k := range 3 {
+			go wait(shared)
+			word := fmt.Sprint(round, " ", k)
+			x, err := peer.Post(l, transfer.Write, transfer.Options{Notify: []byte(word)})
+			if err == nil {
+				err = x.Wait(within)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := <-told; got != word {
+				t.Fatalf("%q was heard, want %q", got, word)
+			}
+		}
+		if round%2 == 0 {
+			end()
+		}
+		for range 2 {
+			go wait(shared)
+		}
+		time.AfterFunc(time.Duration(round)*100*time.Microsecond, end)
+		for range 2 {
+			if got := <-told; got != context.Canceled.Error() {
+				t.Fatalf("%q was heard after the end, want %q", got, context.Canceled)
+			}
+		}
+	}
+}

@@ -318,14 +318,19 @@ func (t *Transfer) over(err error) {
 	t.end(err)
 }
 
-// end settles a transfer, once.
+// end settles a transfer, once. What the peer waits for comes before what is counted
+// here; and before everything where nobody can wait here yet.
 func (t *Transfer) end(err error) {
+	within := t.done == closed
+	if within && err == nil {
+		t.list.peer.notes.ready(t.note)
+	}
 	t.list.unhold()
 	t.mu.Lock()
 	t.mu.ended, t.mu.err, t.mu.took = true, err, time.Since(t.mu.posted)
 	path, free := t.mu.path, t.mu.free
 	t.mu.Unlock()
-	if t.done != closed {
+	if !within {
 		close(t.done)
 	}
 	if free != nil {
@@ -336,9 +341,11 @@ func (t *Transfer) end(err error) {
 		t.list.peer.notes.drop(t.note)
 		return
 	}
+	if !within {
+		t.list.peer.notes.ready(t.note)
+	}
 	t.a.count.transfers[path][t.op].Inc()
 	t.a.count.bytes[path][t.op].Add(float64(t.list.bytes))
-	t.list.peer.notes.ready(t.note)
 }
 
 // stoppable says how the transfer is cancelled from here on.

@@ -54,6 +54,8 @@ type Transfers interface {
 // Tiers keeps the KV of computed blocks where the pool may lose it, and brings it back.
 // Its methods are called in the loop's goroutine.
 type Tiers interface {
+	// Arriving is as in Transfers.
+	Arriving() *Task
 	// External is the number of leading ids of t whose KV is at hand, when the pool has
 	// that of the first found ids: found, or more if the rest is worth bringing.
 	External(t *Task, found int) int

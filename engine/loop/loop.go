@@ -330,8 +330,7 @@ func (l *loop) arrive(now time.Time) {
 			l.arrived(t, ok, now)
 		}
 		for t := l.e.config.Transfers.Arriving(); t != nil; t = l.e.config.Transfers.Arriving() {
-			l.found(t) // what draws its first id tells of it
-			l.handle(l.s.KVArriving(t.id, now))
+			l.arriving(t, now)
 		}
 	}
 	if l.e.config.Loans != nil {
@@ -341,7 +340,16 @@ func (l *loop) arrive(now time.Time) {
 		for t, ok := l.e.config.Tiers.Ended(); t != nil; t, ok = l.e.config.Tiers.Ended() {
 			l.arrived(t, ok, now)
 		}
+		for t := l.e.config.Tiers.Arriving(); t != nil; t = l.e.config.Tiers.Arriving() {
+			l.arriving(t, now)
+		}
 	}
+}
+
+// arriving takes note that t may be computed while its KV comes.
+func (l *loop) arriving(t *Task, now time.Time) {
+	l.found(t) // what draws its first id tells of it
+	l.handle(l.s.KVArriving(t.id, now))
 }
 
 // arrived takes note that the KV of t was brought, or will not be.

@@ -71,6 +71,8 @@ func (c *cellar) Ended() (*loop.Task, bool) {
 	return nil, false
 }
 
+func (c *cellar) Arriving() *loop.Task { return nil }
+
 func (c *cellar) Computed(b *sched.Batch, _ time.Duration) { c.computed += b.Tokens }
 
 // TestTiers has requests wait for KV from below, some of it in vain, and some callers

@@ -13,8 +13,36 @@ import (
 	"github.com/dynamo-go/dynamo/transfer"
 )
 
-// fetch is blocks on their way to a task: group of layers after group of layers, as a step
-// uses them, each in parts. What has come of one part is checked while the next ones come,
+// arrival is blocks on their way to a task, group of layers after group of layers, while a
+// step may wait for them as it goes.
+type arrival struct {
+	await func(layer int) bool // waits for a layer; made once
+	note  func(waited time.Duration)
+
+	layers atomic.Int32  // that are here and checked
+	moved  chan struct{} // one place: there are more of them
+	done   chan struct{} // closed when nobody reads or writes the blocks
+	until  time.Time     // a step waits; the loop's
+	waited time.Duration // it has; the loop's
+	late   bool          // it has given up; the loop's
+}
+
+// pace decides whether a step begins before all it needs is there.
+type pace struct {
+	// step is how long a step of answers takes, in nanoseconds; 0 is unknown.
+	step atomic.Int64
+	// inTime is onTime.
+	inTime func(took time.Duration, here, groups int) bool
+}
+
+func newPace() *pace {
+	p := &pace{}
+	p.inTime = p.onTime
+	return p
+}
+
+// fetch is blocks on their way to a task from another engine, each group of layers in
+// parts. What has come of one part is checked while the next ones come,
 // and a step may begin when the first group is there and go on as the others come.
 type fetch struct {
 	f      *fetcher
@@ -23,17 +51,11 @@ type fetch struct {
 	first  int // block of the sequence
 	blocks []int32
 	began  time.Time
-	await  func(layer int) bool // waits for a layer; made once
+	arrival
 
-	layers atomic.Int32  // that are here and checked
-	moved  chan struct{} // one place: there are more of them
-	until  time.Time     // a step waits; the loop's
-	waited time.Duration // it has; the loop's
-	late   bool          // it has given up; the loop's
-	given  atomic.Bool   // up
-	done   chan struct{} // closed when nobody reads or writes the blocks
-	ok     bool          // all is here; read when the fetch has ended
-	mu     struct {
+	given atomic.Bool // up
+	ok    bool        // all is here; read when the fetch has ended
+	mu    struct {
 		sync.Mutex
 		posted    []*transfer.Transfer
 		cancelled bool
@@ -49,10 +71,15 @@ type part struct {
 func newFetch(f *fetcher, t *loop.Task, a *sched.Action, now time.Time) *fetch {
 	x := &fetch{
 		f: f, t: t, s: t.State.(*query).source, first: a.Start / model.BlockSize, blocks: a.Blocks, began: now,
-		moved: make(chan struct{}, 1), done: make(chan struct{}),
 	}
-	x.await = x.wait
+	x.start(f.x.Metrics.overlap)
 	return x
+}
+
+// start makes a ready; note hears how long a step has waited for it.
+func (a *arrival) start(note func(waited time.Duration)) {
+	a.await, a.note = a.wait, note
+	a.moved, a.done = make(chan struct{}, 1), make(chan struct{})
 }
 
 // bring brings a fetch. What of it has come is told at once; when it has ended,
@@ -181,8 +208,8 @@ func (f *fetcher) check(x *fetch, p *part) error {
 // onTime reports whether the rest, after here of groups have come in a time, is likely to
 // come as fast as a step that begins at once uses it. A step that waits holds up the others
 // that are computed with it.
-func (f *fetcher) onTime(took time.Duration, here, groups int) bool {
-	each, share := took/time.Duration(here), time.Duration(f.step.Load())/time.Duration(groups)
+func (p *pace) onTime(took time.Duration, here, groups int) bool {
+	each, share := took/time.Duration(here), time.Duration(p.step.Load())/time.Duration(groups)
 	next, last := time.Duration(here)*share, time.Duration(groups-1)*share
 	return each <= next && time.Duration(groups-here)*each <= last
 }
@@ -198,11 +225,12 @@ func (x *fetch) cancel() {
 	}
 }
 
-// advance says that so many layers are here.
-func (x *fetch) advance(layers int) {
-	x.layers.Store(int32(layers))
+// advance says that so many layers are here; fewer than it was told are no news.
+func (a *arrival) advance(layers int) {
+	for was := a.layers.Load(); was < int32(layers) && !a.layers.CompareAndSwap(was, int32(layers)); was = a.layers.Load() {
+	}
 	select {
-	case x.moved <- struct{}{}:
+	case a.moved <- struct{}{}:
 	default: // whoever waits will look
 	}
 }
@@ -210,26 +238,35 @@ func (x *fetch) advance(layers int) {
 // wait reports whether a layer is here, and waits for that, but not for long: then the
 // step goes on without the request, whose KV comes all the same. It is called in the loop's
 // goroutine.
-func (x *fetch) wait(layer int) bool {
-	if int(x.layers.Load()) > layer {
+func (a *arrival) wait(layer int) bool {
+	if int(a.layers.Load()) > layer {
 		return true
 	}
 	began := time.Now()
-	timer := time.NewTimer(x.until.Sub(began))
+	timer := time.NewTimer(a.until.Sub(began))
 	defer func() {
 		timer.Stop()
-		x.waited += time.Since(began)
+		a.waited += time.Since(began)
 	}()
-	for int(x.layers.Load()) <= layer {
+	for int(a.layers.Load()) <= layer {
 		select {
-		case <-x.moved:
-		case <-x.done:
-			x.late = int(x.layers.Load()) <= layer
-			return !x.late
+		case <-a.moved:
+		case <-a.done:
+			a.late = int(a.layers.Load()) <= layer
+			return !a.late
 		case <-timer.C:
-			x.late = true
+			a.late = true
 			return false
 		}
 	}
 	return true
+}
+
+// groupsOf is the number of groups of so many layers.
+func groupsOf(depth int) int { return min(depth, layerGroups) }
+
+// groupOf is the layers of a group of so many, from from to to-1.
+func groupOf(g, depth int) (from, to int) {
+	n := groupsOf(depth)
+	return g * depth / n, (g + 1) * depth / n
 }

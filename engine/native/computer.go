@@ -19,6 +19,7 @@ type computer struct {
 	eos     []dynamo.TokenID
 	tiers   *tiered       // or nil
 	moves   *exchange     // or nil
+	pace    *pace         // of what these bring; nil: there are neither
 	shared  []sched.Entry // the entries that are computed together
 	where   []int         // their indices in the batch
 	raw     []float32     // a row as the model gave it
@@ -56,7 +57,7 @@ func (c *computer) Compute(_ context.Context, b *sched.Batch, results []sched.Re
 		if err := c.forward.run(c.shared); err != nil {
 			return err
 		}
-		if c.moves != nil {
+		if c.pace != nil {
 			c.judge(b, time.Since(began))
 		}
 	}
@@ -85,11 +86,14 @@ func (c *computer) judge(b *sched.Batch, took time.Duration) {
 		if x := b.Entries[i].Ref.(*loop.Task).State.(*query).arriving; x != nil {
 			arriving = true
 			b.Entries[i].Void = x.late
-			c.moves.Metrics.overlap(x.waited)
+			x.note(x.waited)
 		}
 	}
+	if c.tiers != nil {
+		c.tiers.waited = arriving
+	}
 	if !arriving && b.Tokens == len(b.Entries) {
-		c.moves.fetcher.step.Store(int64(took))
+		c.pace.step.Store(int64(took))
 	}
 }
 

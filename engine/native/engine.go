@@ -13,8 +13,8 @@
 //     and no block is used again while somebody may read it. What it takes from others
 //     is used when its bytes are those that were lent, for these ids, by an engine of
 //     the same model, arithmetic and layout; whatever else happens, it computes.
-//   - KV comes and is checked group of layers by group of layers, in the order in which a
-//     step uses them. Where the rest is likely to come in time, a step begins with the first
+//   - KV comes, from another engine or from the tiers, and is checked group of layers by
+//     group of layers, in the order in which a step uses them. Where the rest is likely to come in time, a step begins with the first
 //     group and waits for each layer (awaitMax); a request whose layers are late or damaged
 //     drops out of the step, and the others in it do not notice.
 //
@@ -55,14 +55,16 @@ func build(c Config, card engine.Card, f forward, tiers *tiered, moves *exchange
 	if err != nil {
 		return nil, fmt.Errorf("choose the sampler's kernels: %w", err)
 	}
+	computes := &computer{forward: f, sampler: sampler{kernels: k}, eos: card.EOS, tiers: tiers, moves: moves}
 	lc := loop.Config{
-		Card: card, Sched: c.scheduler(&card), Computer: &computer{forward: f, sampler: sampler{kernels: k}, eos: card.EOS, tiers: tiers, moves: moves},
+		Card: card, Sched: c.scheduler(&card), Computer: computes,
 		Logger: c.Logger, Events: c.Events, Observe: c.Observe,
 	}
 	if tiers != nil {
-		lc.Tiers = tiers
+		lc.Tiers, computes.pace = tiers, tiers.pace
 	}
 	if moves != nil {
+		computes.pace = moves.fetcher.pace
 		lc.Transfers, lc.Handover, lc.Loans, lc.Lease = moves.fetcher, moves.lender.handOver, moves.lender, moves.Lease
 	}
 	e, err := loop.New(lc)
@@ -75,7 +77,7 @@ func build(c Config, card engine.Card, f forward, tiers *tiered, moves *exchange
 	if moves != nil {
 		moves.wakes(e.Wake)
 		if tiers != nil {
-			tiers.wrote = moves.lender.written
+			tiers.wrote, tiers.pace = moves.lender.written, moves.fetcher.pace
 		}
 	}
 	return &Engine{e, moves}, nil

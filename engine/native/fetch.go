@@ -23,11 +23,8 @@ type fetcher struct {
 
 	open map[*loop.Task]*fetch // the loop's
 	told atomic.Pointer[string]
-	// step is how long a step of answers takes, in nanoseconds; 0 is unknown.
-	step atomic.Int64
-	// inTime decides whether a step may begin before all is there; it is f.onTime.
-	inTime func(took time.Duration, here, groups int) bool
-	mu     struct {
+	*pace
+	mu struct {
 		sync.Mutex
 		ended    []*fetch
 		arriving []*fetch
@@ -54,8 +51,8 @@ var _ loop.Transfers = (*fetcher)(nil)
 var errCorrupt = errors.New("a block is not what it was when it was lent")
 
 func newFetcher(x *exchange) *fetcher {
-	f := &fetcher{x: x, open: map[*loop.Task]*fetch{}}
-	f.mu.peers, f.inTime = map[transfer.AgentID]*peer{}, f.onTime
+	f := &fetcher{x: x, open: map[*loop.Task]*fetch{}, pace: newPace()}
+	f.mu.peers = map[transfer.AgentID]*peer{}
 	return f
 }
 
@@ -204,7 +201,7 @@ func (f *fetcher) Ended(time.Time) (*loop.Task, bool) {
 func (f *fetcher) Arriving() *loop.Task {
 	for x := f.take(&f.mu.arriving); x != nil; x = f.take(&f.mu.arriving) {
 		if f.open[x.t] == x {
-			x.t.State.(*query).arriving = x
+			x.t.State.(*query).arriving = &x.arrival
 			return x.t
 		}
 	}

@@ -205,13 +205,10 @@ func (x *exchange) close() error {
 }
 
 // groups is the number of groups of layers.
-func (x *exchange) groups() int { return min(x.cache.Depth(), layerGroups) }
+func (x *exchange) groups() int { return groupsOf(x.cache.Depth()) }
 
 // group is the layers of a group, from from to to-1.
-func (x *exchange) group(g int) (from, to int) {
-	n, all := x.groups(), x.cache.Depth()
-	return g * all / n, (g + 1) * all / n
-}
+func (x *exchange) group(g int) (from, to int) { return groupOf(g, x.cache.Depth()) }
 
 // sum is the hash of a group of layers of a block.
 func (x *exchange) sum(block int32, g int) uint64 {

@@ -1,6 +1,10 @@
 package native
 
-import "time"
+import (
+	"time"
+
+	"github.com/dynamo-go/dynamo/kvbm/tier"
+)
 
 // The limits of this package, and what happens at each.
 const (
@@ -28,7 +32,7 @@ const (
 	maxHandoverBlocks = 4096
 	// layerGroups is the number of parts in which the layers of a block travel and are
 	// checked, at most: a step goes on as the parts come.
-	layerGroups = 4
+	layerGroups = tier.MaxGroups
 	// leases is for how many Exchange.Lease a block is lent, from when somebody last needed
 	// it lent; then it is closed, whatever the engine is at.
 	leases = 2

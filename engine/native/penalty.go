@@ -16,8 +16,9 @@ type query struct {
 	kept  kept             // for the tiers below the cache
 	// source is where another engine keeps its KV; nil: nowhere.
 	source *source
-	// arriving is that KV, while it comes and the request may be computed.
-	arriving *fetch
+	// arriving is KV from there or from the tiers, while it comes and the request may be
+	// computed.
+	arriving *arrival
 }
 
 func newQuery(r *dynamo.Request, eos []dynamo.TokenID) query {

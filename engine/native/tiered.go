@@ -15,26 +15,34 @@ import (
 
 // tiered keeps the KV of an engine's blocks in tiers below its cache. Blocks are offered
 // when a step has filled them and when a request found them in the cache; before a
-// request gets its blocks, the tiers are asked for those that the cache has not.
+// request gets its blocks, the tiers are asked for those that the cache has not. These come
+// group of layers by group of layers, and a step may begin with the first.
 type tiered struct {
 	mover *tier.Mover
 	cache *model.Cache
+	*pace
 	wake  func()
 	wrote func(blocks []int32) // hears which are written to; nil: nobody does
 
 	open  map[*loop.Task]*bringing // the loop's
 	token float64                  // nanoseconds to compute a token, measured
-	mu    struct {
+	// waited says that the step may have waited for layers; the loop's.
+	waited bool
+	mu     struct {
 		sync.Mutex
-		ended []*bringing
+		ended    []*bringing
+		arriving []*bringing
 	}
 }
 
 // bringing is blocks on their way to a task.
 type bringing struct {
-	t    *loop.Task
-	load *tier.Load // or nil, if it could not begin
-	ok   bool
+	t     *loop.Task
+	began time.Time
+	load  *tier.Load // or nil, if it could not begin
+	ok    bool
+	told  bool // that a step may begin; tiered.mu guards it
+	arrival
 }
 
 // kept is what tiered has of a request.
@@ -54,6 +62,10 @@ func Geometry(m *model.Model) tier.Geometry {
 	g.Content.Revision = c.Revision + " " + c.NumericClass
 	g.Content.Layout = fmt.Sprintf("native 1: %d layers, %d heads of %d", c.Layers, c.KVHeads, c.HeadDim)
 	g.Content.DType, g.Content.Shard = m.KVType(), "1/1"
+	for i := range groupsOf(c.Layers) {
+		_, layers := groupOf(i, c.Layers)
+		g.Groups[i] = layers * (m.BlockBytes() / c.Layers)
+	}
 	return g
 }
 
@@ -69,7 +81,7 @@ func newTiered(c *Config, m *model.Model, cache *model.Cache) (*tiered, error) {
 			Message: fmt.Sprintf("the KV tiers keep blocks of another model: %+v, not %+v", got, want),
 		}
 	}
-	return &tiered{mover: c.Tiers, cache: cache, open: map[*loop.Task]*bringing{}}, nil
+	return &tiered{mover: c.Tiers, cache: cache, pace: newPace(), open: map[*loop.Task]*bringing{}}, nil
 }
 
 // name names the blocks of a request. It is called in the goroutine of its caller.
@@ -97,23 +109,50 @@ func (d *tiered) External(t *loop.Task, found int) int {
 
 // Begin implements loop.Tiers.
 func (d *tiered) Begin(t *loop.Task, start, n int, blocks []int32) {
-	k, b := &t.State.(*query).kept, &bringing{t: t}
+	k, b := &t.State.(*query).kept, &bringing{t: t, began: time.Now()}
+	b.start(func(time.Duration) { b.load.Overlapped() })
 	k.from, k.to = start/model.BlockSize, (start+n)/model.BlockSize
 	d.open[t] = b
 	if d.wrote != nil {
 		d.wrote(blocks)
 	}
-	end := func(ok bool) {
-		d.mu.Lock()
-		b.ok = ok
-		d.mu.ended = append(d.mu.ended, b)
-		d.mu.Unlock()
-		d.wake()
-	}
-	b.load = d.mover.Load(k.sequence, k.from, k.to-k.from, func(i int) []byte { return d.cache.Block(int(blocks[i-k.from])) }, end)
+	into := func(i int) []byte { return d.cache.Block(int(blocks[i-k.from])) }
+	b.load = d.mover.LoadLayers(k.sequence, k.from, k.to-k.from, into, func(groups int) { d.came(b, groups) }, func(ok bool) { d.over(b, ok) })
 	if b.load == nil {
-		end(false)
+		d.over(b, false)
 	}
+}
+
+// came hears that so many groups of layers are here, but not all. It is called in a
+// goroutine of the tiers.
+func (d *tiered) came(b *bringing, groups int) {
+	all := d.cache.Depth()
+	_, layers := groupOf(groups-1, all)
+	b.advance(layers)
+	if !d.inTime(time.Since(b.began), groups, groupsOf(all)) {
+		return
+	}
+	d.mu.Lock()
+	if !b.told {
+		b.told = true
+		d.mu.arriving = append(d.mu.arriving, b)
+	}
+	d.mu.Unlock()
+	d.wake()
+}
+
+// over hears that all is here, or will not be. Whoever waits for the last layer finds that
+// it has ended.
+func (d *tiered) over(b *bringing, ok bool) {
+	d.mu.Lock()
+	b.ok = ok
+	d.mu.ended = append(d.mu.ended, b)
+	d.mu.Unlock()
+	if ok {
+		b.advance(d.cache.Depth())
+	}
+	close(b.done)
+	d.wake()
 }
 
 // Cancel implements loop.Tiers.
@@ -121,27 +160,51 @@ func (d *tiered) Cancel(t *loop.Task) {
 	if b := d.open[t]; b != nil && b.load != nil {
 		b.load.Cancel()
 	}
+	d.forget(t)
+}
+
+// forget takes what is brought for a task out of what is of interest.
+func (d *tiered) forget(t *loop.Task) {
 	delete(d.open, t)
+	t.State.(*query).arriving = nil
 }
 
 // Ended implements loop.Tiers.
 func (d *tiered) Ended() (*loop.Task, bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for len(d.mu.ended) > 0 {
-		b := d.mu.ended[0]
-		d.mu.ended = append(d.mu.ended[:0], d.mu.ended[1:]...)
+	for b := d.take(&d.mu.ended); b != nil; b = d.take(&d.mu.ended) {
 		if d.open[b.t] == b { // not given up in the meantime
-			delete(d.open, b.t)
+			d.forget(b.t)
 			return b.t, b.ok
 		}
 	}
 	return nil, false
 }
 
+// Arriving implements loop.Tiers.
+func (d *tiered) Arriving() *loop.Task {
+	for b := d.take(&d.mu.arriving); b != nil; b = d.take(&d.mu.arriving) {
+		if d.open[b.t] == b {
+			b.t.State.(*query).arriving = &b.arrival
+			return b.t
+		}
+	}
+	return nil
+}
+
+// take takes the first of a list.
+func (d *tiered) take(list *[]*bringing) (b *bringing) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(*list) > 0 {
+		b = (*list)[0]
+		*list = append((*list)[:0], (*list)[1:]...)
+	}
+	return b
+}
+
 // Computed implements loop.Tiers.
 func (d *tiered) Computed(b *sched.Batch, took time.Duration) {
-	if b.Tokens >= measureTokens {
+	if b.Tokens >= measureTokens && !d.waited {
 		each := float64(took) / float64(b.Tokens)
 		if d.token == 0 {
 			d.token = each
@@ -149,6 +212,7 @@ func (d *tiered) Computed(b *sched.Batch, took time.Duration) {
 		d.token += (each - d.token) / measureSteps
 		d.mover.SetRecompute(kvbm.Recompute{Token: time.Duration(d.token)})
 	}
+	d.waited = false
 	for i := range b.Entries {
 		e := &b.Entries[i]
 		if k := &e.Ref.(*loop.Task).State.(*query).kept; k.sequence != nil && !e.Void {

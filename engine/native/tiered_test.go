@@ -45,6 +45,7 @@ func startTiers(t testing.TB, m *model.Model, change func(*tier.Config)) *tier.M
 			t.Error(err)
 		}
 	})
+	<-mover.Ready()
 	return mover
 }
 
@@ -169,7 +170,7 @@ func TestTiers(t *testing.T) {
 				}
 				s := mover.Stats()
 				t.Logf("%d of %d prompt tokens cached; %+v, %d damaged", e.Stats().CachedTokens, e.Stats().PromptTokens, s.Loads, bad.Load())
-				if s.Loads.Arrived == 0 || mode.name == "damaged" && s.Loads.Failed == 0 {
+				if damaged := mode.name == "damaged"; s.Loads.Arrived == 0 && !damaged || s.Loads.Failed == 0 && damaged {
 					t.Error("the test is too weak")
 				}
 			})

@@ -12,14 +12,27 @@ import (
 )
 
 // BenchmarkLoad brings 1,008 tokens of a model of 135 M parameters (23 MB) from each
-// tier, beside a copy of as many bytes between the same memories.
+// tier, block by block or group of layers by group of layers, beside a copy of as many
+// bytes between the same memories.
 func BenchmarkLoad(b *testing.B) {
 	const blocks, blockBytes = 63, 368640
-	for _, from := range []dynamo.Tier{dynamo.TierHost, dynamo.TierDisk, dynamo.TierRemote} {
-		b.Run(from.String(), func(b *testing.B) {
+	for _, mode := range []struct {
+		from   dynamo.Tier
+		layers bool
+	}{{dynamo.TierHost, false}, {dynamo.TierHost, true}, {dynamo.TierDisk, false}, {dynamo.TierDisk, true}, {dynamo.TierRemote, false}} {
+		name, from, arrived := mode.from.String(), mode.from, func(int) {}
+		if mode.layers {
+			name += "-layers"
+		} else {
+			arrived = nil
+		}
+		b.Run(name, func(b *testing.B) {
 			c := tier.DefaultConfig()
 			c.Geometry, c.ClusterKey = geometry(), []byte("key")
 			c.Geometry.BlockTokens, c.Geometry.BlockBytes = 16, blockBytes
+			for i := range c.Geometry.Groups {
+				c.Geometry.Groups[i] = 30 * (i + 1) / 4 * blockBytes / 30 // 30 layers
+			}
 			size := int64(100 * c.Geometry.FrameBytes())
 			switch from {
 			case dynamo.TierHost:
@@ -46,7 +59,7 @@ func BenchmarkLoad(b *testing.B) {
 			b.SetBytes(blocks * blockBytes)
 			b.ReportAllocs()
 			for b.Loop() {
-				if m.Load(s, 0, blocks, func(i int) []byte { return engine[i*blockBytes:][:blockBytes] }, func(ok bool) { told <- ok }) == nil || !<-told {
+				if m.LoadLayers(s, 0, blocks, func(i int) []byte { return engine[i*blockBytes:][:blockBytes] }, arrived, func(ok bool) { told <- ok }) == nil || !<-told {
 					b.Fatalf("%+v", m.Stats())
 				}
 			}

@@ -60,6 +60,9 @@ func (c *Config) Validate() error {
 	if g := &c.Geometry; g.BlockBytes < 1 || g.BlockBytes > MaxBlockBytes {
 		fault("a block has %d bytes; it must have 1 to %d", g.BlockBytes, MaxBlockBytes)
 	}
+	if g := &c.Geometry; g.Groups != (Groups{}) && !g.Groups.whole(g.BlockBytes) {
+		fault("the groups of layers of a block end at %v; they must follow each other up to its %d bytes", g.Groups, g.BlockBytes)
+	}
 	if !contentFits(&c.Geometry.Content) {
 		fault("the names of model revision, layout, dtype and shard take more than %d bytes", maxContentBytes)
 	}

@@ -69,7 +69,10 @@ const (
 	diskLabel   = "dynamo kv disk 1"
 )
 
-var _ Store = (*Disk)(nil)
+var (
+	_ Store = (*Disk)(nil)
+	_ Parts = (*Disk)(nil)
+)
 
 // OpenDisk opens a store, or makes it. One of other frames or another cluster key is
 // begun anew. It fails with KindUnavailable while another process uses it.
@@ -171,13 +174,18 @@ func (d *Disk) Put(_ context.Context, r Ref, frame []byte) error {
 }
 
 // Get implements Store.
-func (d *Disk) Get(_ context.Context, r Ref, frame []byte) error {
-	n, err := d.pool.ReadAt(frame, int64(r.Slot)*int64(d.config.FrameBytes))
+func (d *Disk) Get(ctx context.Context, r Ref, frame []byte) error {
+	return d.GetPart(ctx, r, frame, 0, len(frame))
+}
+
+// GetPart implements Parts.
+func (d *Disk) GetPart(_ context.Context, r Ref, frame []byte, from, to int) error {
+	n, err := d.pool.ReadAt(frame[from:to], int64(r.Slot)*int64(d.config.FrameBytes)+int64(from))
 	switch {
-	case n == len(frame):
+	case n == to-from:
 		return nil
 	case errors.Is(err, io.EOF):
-		return corrupt("the pool ends %d bytes into slot %d", n, r.Slot)
+		return corrupt("the pool ends %d bytes into slot %d", from+n, r.Slot)
 	}
 	return fmt.Errorf("read slot %d: %w", r.Slot, err)
 }

@@ -10,7 +10,8 @@
 // its memory what it likes afterwards. From there it goes down by itself: host to
 // disk, disk to remote, as the policies say. Before an engine computes a prompt it
 // asks Plan how many of its blocks are worth bringing, and has them brought by Load
-// into its own memory; what comes from below stays in host memory as well. Nothing
+// into its own memory; what comes from below stays in host memory as well. An engine that
+// computes layer by layer uses LoadLayers: the first layers of all blocks come first. Nothing
 // here waits for a slow store but the goroutine that reads it: a full queue means that
 // a block is not taken or not brought.
 //
@@ -18,7 +19,8 @@
 //
 // What a store keeps of a block is a frame: a header that says everything about the
 // block, the block's bytes, and room up to a multiple of 4096 (frame.go). The header
-// is sealed by a MAC under the cluster key and has a checksum of the bytes. Frames
+// is sealed by a MAC under the cluster key and has checksums of the bytes, one for each
+// group of layers, so that one can be used when the rest is still to come. Frames
 // are checked whenever they are read, be it to bring them to an engine or to copy them
 // to another tier: every field against what is asked for, the seal, and the checksum
 // over the bytes where they arrive. What fails is KindCorrupt: it counts as a miss,
@@ -42,6 +44,7 @@
 //     its end was told.
 //   - A Load that ends well has written exactly the bytes that were offered under the
 //     blocks' names.
+//   - What LoadLayers has told of is there, as it was offered, whatever becomes of the rest.
 //   - After Run nothing of an engine's memory is read or written, and the stores are
 //     closed.
 package tier

@@ -16,7 +16,7 @@ import (
 // A frame, little-endian:
 //
 //	 0  magic "dynKVblk"
-//	 8  version u32, 1
+//	 8  version u32: 1, or 2 if there are several groups of layers
 //	12  body offset u32, a multiple of 4096: where the block's bytes begin
 //	16  body length u32
 //	20  depth u32: blocks before it in its sequence
@@ -24,21 +24,30 @@ import (
 //	40  content key of the block before it, 16 bytes, zero for the first
 //	56  block hash u64
 //	64  generation u64: numbers the times a block left an engine
-//	72  XXH3-64 of the block's bytes, seeded with the first 8 bytes of the content key
+//	72  XXH3-64 of the bytes of the first group of layers, which is all of the block in
+//	    version 1, seeded with the first 8 bytes of the content key
 //	80  number of ids u32
 //	84  model revision, adapter, layout, dtype, shard, salt: each a length u16 and bytes
 //	    ids, u32 each
+//	    version 2: number of groups u32, 2 to 4; for each but the first where it begins in
+//	    the block's bytes u32, and the XXH3-64 of its bytes, seeded alike
 //	    seal: HMAC-SHA-256 over all before it, truncated to 16 bytes
 //	    zeros up to the body offset; the body; zeros up to a multiple of 4096
 //
-// The key of the seal is HMAC-SHA-256(cluster key, sealLabel).
+// The key of the seal is HMAC-SHA-256(cluster key, sealLabel). It binds each group to the
+// block and to its place: a group is checked by the header alone, without the others. How
+// a frame is divided is read from it, so that frames of one group are read by those that
+// write several.
 const (
 	frameMagic   = "dynKVblk"
-	frameVersion = 1
+	versionWhole = 1
+	versionParts = 2
 	frameFixed   = 84
 	sealBytes    = 16
 	sealLabel    = "dynamo kv frame seal 1"
 	frameAlign   = 4096
+	groupBytes   = 4 + 8
+	groupsBytes  = 4 + (MaxGroups-1)*groupBytes
 )
 
 // Header is what a frame says of its block.
@@ -50,9 +59,9 @@ type Header struct {
 	// Content has the salt under which the block was computed.
 	Content tokens.Content
 	Tokens  []dynamo.TokenID
-	// BodyBytes is the length of the block's bytes, Sum their checksum.
-	BodyBytes int
-	Sum       uint64
+	// Groups are where the groups of layers end, Sums their checksums.
+	Groups Groups
+	Sums   [MaxGroups]uint64
 }
 
 // Geometry is what all blocks of a Mover have in common.
@@ -62,11 +71,74 @@ type Geometry struct {
 	// Content says what the bytes depend on. Its Adapter and Salt are empty: each
 	// Sequence has its own.
 	Content tokens.Content
+	// Groups are the parts of a block that an engine can begin to use before the rest is
+	// there: groups of layers, in the order in which a step uses them. All zero: it needs
+	// all of a block.
+	Groups Groups
+}
+
+// Groups are where the groups of layers of a block end in its bytes, one after another;
+// the last ends with the block. Zeros follow.
+type Groups [MaxGroups]int
+
+// count is the number of groups.
+func (g Groups) count() int {
+	n := 0
+	for n < len(g) && g[n] > 0 {
+		n++
+	}
+	return n
+}
+
+// begin is where group i begins, or the one behind the last would.
+func (g Groups) begin(i int) int {
+	if i == 0 {
+		return 0
+	}
+	return g[i-1]
+}
+
+// whole reports whether the groups follow each other and end with n bytes.
+func (g Groups) whole(n int) bool {
+	count := g.count()
+	for i := range count {
+		if g[i] <= g.begin(i) {
+			return false
+		}
+	}
+	for _, end := range g[count:] {
+		if end != 0 {
+			return false
+		}
+	}
+	return count > 0 && g[count-1] == n
+}
+
+// groups are those of all frames that are written.
+func (g *Geometry) groups() Groups {
+	if g.Groups == (Groups{}) {
+		return Groups{g.BlockBytes}
+	}
+	return g.Groups
+}
+
+// part is what of a frame has groups from to to-1 in it: with the first the header, with
+// the last the room behind.
+func (g *Geometry) part(from, to int) (begin, end int) {
+	ends, off := g.groups(), g.bodyOffset()
+	begin, end = (off+ends.begin(from))/frameAlign*frameAlign, align(off+ends.begin(to))
+	if from == 0 {
+		begin = 0
+	}
+	if to == ends.count() {
+		end = g.FrameBytes()
+	}
+	return begin, end
 }
 
 // bodyOffset is where bodies begin.
 func (g *Geometry) bodyOffset() int {
-	return align(frameFixed + maxContentBytes + 4*g.BlockTokens + sealBytes)
+	return align(frameFixed + maxContentBytes + 4*g.BlockTokens + groupsBytes + sealBytes)
 }
 
 // FrameBytes is the size of a frame: what a block takes in every tier.
@@ -93,7 +165,11 @@ func newSealer(clusterKey []byte, g *Geometry) *sealer {
 // seal writes the frame of a block: its header, and its bytes from body.
 func (s *sealer) seal(frame []byte, h *Header, body []byte) {
 	off := s.geometry.bodyOffset()
-	h.BodyBytes, h.Sum = len(body), copySum(frame[off:], body, h.Key)
+	h.Groups = s.geometry.groups()
+	for i := range h.Groups.count() {
+		from, to := h.Groups.begin(i), h.Groups[i]
+		h.Sums[i] = copySum(frame[off+from:], body[from:to], h.Key)
+	}
 	end := s.header(frame[:off], h)
 	clear(frame[end:off])
 	clear(frame[off+len(body):])
@@ -101,17 +177,17 @@ func (s *sealer) seal(frame []byte, h *Header, body []byte) {
 
 // header writes a header and its seal, and returns where they end.
 func (s *sealer) header(b []byte, h *Header) int {
-	le := binary.LittleEndian
+	le, groups := binary.LittleEndian, h.Groups.count()
 	copy(b, frameMagic)
-	le.PutUint32(b[8:], frameVersion)
+	le.PutUint32(b[8:], versionWhole)
 	le.PutUint32(b[12:], uint32(len(b)))
-	le.PutUint32(b[16:], uint32(h.BodyBytes))
+	le.PutUint32(b[16:], uint32(h.Groups[groups-1]))
 	le.PutUint32(b[20:], uint32(h.Depth))
 	copy(b[24:], h.Key[:])
 	copy(b[40:], h.Parent[:])
 	le.PutUint64(b[56:], uint64(h.Hash))
 	le.PutUint64(b[64:], h.Generation)
-	le.PutUint64(b[72:], h.Sum)
+	le.PutUint64(b[72:], h.Sums[0])
 	le.PutUint32(b[80:], uint32(len(h.Tokens)))
 	at := frameFixed
 	for _, part := range h.parts() {
@@ -121,6 +197,16 @@ func (s *sealer) header(b []byte, h *Header) int {
 	for _, id := range h.Tokens {
 		le.PutUint32(b[at:], uint32(id))
 		at += 4
+	}
+	if groups > 1 {
+		le.PutUint32(b[8:], versionParts)
+		le.PutUint32(b[at:], uint32(groups))
+		at += 4
+		for i := 1; i < groups; i++ {
+			le.PutUint32(b[at:], uint32(h.Groups.begin(i)))
+			le.PutUint64(b[at+4:], h.Sums[i])
+			at += groupBytes
+		}
 	}
 	s.mac.Reset()
 	s.mac.Write(b[:at])
@@ -143,61 +229,104 @@ func contentFits(c *tokens.Content) bool {
 	return n <= maxContentBytes
 }
 
-// open reads and checks a header, and returns it with the block's bytes, whose
-// checksum remains to be compared. The Tokens are valid until the next call.
+// open reads and checks a frame but for the block's bytes, which it returns with what the
+// header says, and whose checksums remain to be compared. The Tokens are valid until the
+// next call.
 func (s *sealer) open(frame []byte) (h Header, body []byte, err error) {
-	le := binary.LittleEndian
-	off := s.geometry.bodyOffset()
-	switch {
-	case len(frame) != s.geometry.FrameBytes():
+	if len(frame) != s.geometry.FrameBytes() {
 		return h, nil, corrupt("the frame has %d bytes, not %d", len(frame), s.geometry.FrameBytes())
-	case string(frame[:8]) != frameMagic:
-		return h, nil, corrupt("it does not begin as a frame")
-	case le.Uint32(frame[8:]) != frameVersion:
-		return h, nil, corrupt("it has version %d, not %d", le.Uint32(frame[8:]), frameVersion)
-	case int(le.Uint32(frame[12:])) != off || int(le.Uint32(frame[16:])) != s.geometry.BlockBytes:
-		return h, nil, corrupt("it has %d bytes at %d; blocks of this model have %d at %d", le.Uint32(frame[16:]), le.Uint32(frame[12:]), s.geometry.BlockBytes, off)
-	case int(le.Uint32(frame[80:])) != s.geometry.BlockTokens:
-		return h, nil, corrupt("it has %d ids, not %d", le.Uint32(frame[80:]), s.geometry.BlockTokens)
+	}
+	off := s.geometry.bodyOffset()
+	if h, err = s.read(frame[:off]); err != nil {
+		return h, nil, err
+	}
+	return h, frame[off : off+s.geometry.BlockBytes], s.closed(frame)
+}
+
+// closed checks the room behind the block's bytes.
+func (s *sealer) closed(frame []byte) error {
+	if !empty(frame[s.geometry.bodyOffset()+s.geometry.BlockBytes:]) {
+		return corrupt("there is something where it should be empty")
+	}
+	return nil
+}
+
+// read reads and checks a header, b, with the room behind it. The Tokens are valid until
+// the next call.
+func (s *sealer) read(b []byte) (h Header, err error) {
+	le := binary.LittleEndian
+	version := le.Uint32(b[8:])
+	switch {
+	case string(b[:8]) != frameMagic:
+		return h, corrupt("it does not begin as a frame")
+	case version != versionWhole && version != versionParts:
+		return h, corrupt("it has version %d, not %d or %d", version, versionWhole, versionParts)
+	case int(le.Uint32(b[12:])) != len(b) || int(le.Uint32(b[16:])) != s.geometry.BlockBytes:
+		return h, corrupt("it has %d bytes at %d; blocks of this model have %d at %d", le.Uint32(b[16:]), le.Uint32(b[12:]), s.geometry.BlockBytes, len(b))
+	case int(le.Uint32(b[80:])) != s.geometry.BlockTokens:
+		return h, corrupt("it has %d ids, not %d", le.Uint32(b[80:]), s.geometry.BlockTokens)
 	}
 	at := frameFixed
 	var parts [6][]byte
 	for i := range parts {
 		n := 0
-		if at+2 <= off {
-			n = int(le.Uint16(frame[at:]))
+		if at+2 <= len(b) {
+			n = int(le.Uint16(b[at:]))
 		}
-		if at += 2; at+n > off {
-			return h, nil, corrupt("its header is longer than it can be")
+		if at += 2; at+n > len(b) {
+			return h, corrupt("its header is longer than it can be")
 		}
-		parts[i], at = frame[at:at+n], at+n
+		parts[i], at = b[at:at+n], at+n
 	}
-	if at+4*s.geometry.BlockTokens+sealBytes > off {
-		return h, nil, corrupt("its header is longer than it can be")
+	if at+4*s.geometry.BlockTokens+groupsBytes+sealBytes > len(b) {
+		return h, corrupt("its header is longer than it can be")
 	}
-	ids := frame[at : at+4*s.geometry.BlockTokens]
+	ids := b[at : at+4*s.geometry.BlockTokens]
 	at += len(ids)
+	h.Sums[0] = le.Uint64(b[72:])
+	if at, err = s.readGroups(b, at, &h); err != nil {
+		return h, err
+	}
 	s.mac.Reset()
-	s.mac.Write(frame[:at])
+	s.mac.Write(b[:at])
 	s.sum = s.mac.Sum(s.sum[:0])
-	if !bytes.Equal(s.sum[:sealBytes], frame[at:at+sealBytes]) {
-		return h, nil, corrupt("the seal of its header is broken")
+	if !bytes.Equal(s.sum[:sealBytes], b[at:at+sealBytes]) {
+		return h, corrupt("the seal of its header is broken")
 	}
-	if !empty(frame[at+sealBytes:off]) || !empty(frame[off+s.geometry.BlockBytes:]) {
-		return h, nil, corrupt("there is something where it should be empty")
+	if !empty(b[at+sealBytes:]) {
+		return h, corrupt("there is something where it should be empty")
 	}
-	h = Header{
-		Depth: int(le.Uint32(frame[20:])), Hash: dynamo.BlockHash(le.Uint64(frame[56:])), Generation: le.Uint64(frame[64:]),
-		BodyBytes: s.geometry.BlockBytes, Sum: le.Uint64(frame[72:]), Content: s.content(&parts),
-	}
-	copy(h.Key[:], frame[24:])
-	copy(h.Parent[:], frame[40:])
+	h.Depth, h.Hash, h.Generation = int(le.Uint32(b[20:])), dynamo.BlockHash(le.Uint64(b[56:])), le.Uint64(b[64:])
+	h.Content = s.content(&parts)
+	copy(h.Key[:], b[24:])
+	copy(h.Parent[:], b[40:])
 	s.ids = s.ids[:0]
 	for ; len(ids) > 0; ids = ids[4:] {
 		s.ids = append(s.ids, dynamo.TokenID(le.Uint32(ids)))
 	}
 	h.Tokens = s.ids
-	return h, frame[off : off+h.BodyBytes], nil
+	return h, nil
+}
+
+// readGroups reads where the groups are, and the sums of all but the first, and returns
+// where that ends. There is room for it.
+func (s *sealer) readGroups(b []byte, at int, h *Header) (int, error) {
+	le, n := binary.LittleEndian, 1
+	if le.Uint32(b[8:]) == versionParts {
+		if n = int(le.Uint32(b[at:])); n < 2 || n > MaxGroups {
+			return at, corrupt("it has %d groups of layers, not 2 to %d", n, MaxGroups)
+		}
+		at += 4
+	}
+	for i := 1; i < n; i++ {
+		h.Groups[i-1], h.Sums[i] = int(le.Uint32(b[at:])), le.Uint64(b[at+4:])
+		at += groupBytes
+	}
+	h.Groups[n-1] = s.geometry.BlockBytes
+	if !h.Groups.whole(s.geometry.BlockBytes) {
+		return at, corrupt("its groups of layers end at %v, in %d bytes", h.Groups[:n], s.geometry.BlockBytes)
+	}
+	return at, nil
 }
 
 // empty reports whether b is all zeros. It is the room behind a header or a body, which
@@ -221,18 +350,28 @@ func (s *sealer) content(parts *[6][]byte) tokens.Content {
 	return tokens.Content{Revision: out[0], Adapter: out[1], Layout: out[2], DType: out[3], Shard: out[4], Salt: out[5]}
 }
 
-// checkBody compares the checksum of a block's bytes.
+// checkBody compares the checksums of a block's bytes.
 func checkBody(h *Header, body []byte) error {
-	if got := xxh3.HashSeed(body, sumSeed(h.Key)); got != h.Sum {
-		return corrupt("the checksum of its bytes is %016x, not %016x", got, h.Sum)
+	for i := range h.Groups.count() {
+		if err := differ(i, xxh3.HashSeed(body[h.Groups.begin(i):h.Groups[i]], sumSeed(h.Key)), h.Sums[i]); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-// sumSeed is the seed of a block's checksum.
+// differ says that the checksum of a group is not what it should be, if it is not.
+func differ(group int, got, want uint64) error {
+	if got != want {
+		return corrupt("the checksum of the bytes of its group of layers %d is %016x, not %016x", group, got, want)
+	}
+	return nil
+}
+
+// sumSeed is the seed of a block's checksums.
 func sumSeed(k dynamo.ContentKey) uint64 { return binary.LittleEndian.Uint64(k[:]) }
 
-// copySum copies the bytes of a block and returns the checksum of what arrived, piece
+// copySum copies bytes of a block and returns the checksum of what arrived, piece
 // by piece, so that they are read while they are near.
 func copySum(dst, src []byte, k dynamo.ContentKey) uint64 {
 	if len(src) <= copyPiece {

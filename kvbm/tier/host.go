@@ -19,6 +19,7 @@ type Host struct {
 var (
 	_ Store  = (*Host)(nil)
 	_ Memory = (*Host)(nil)
+	_ Parts  = (*Host)(nil)
 )
 
 // NewHost reserves a store of so many frames of so many bytes each. Huge asks for
@@ -49,9 +50,14 @@ func (h *Host) Put(_ context.Context, r Ref, frame []byte) error {
 }
 
 // Get implements Store.
-func (h *Host) Get(_ context.Context, r Ref, frame []byte) error {
+func (h *Host) Get(ctx context.Context, r Ref, frame []byte) error {
+	return h.GetPart(ctx, r, frame, 0, len(frame))
+}
+
+// GetPart implements Parts.
+func (h *Host) GetPart(_ context.Context, r Ref, frame []byte, from, to int) error {
 	if own := h.Frame(r.Slot); unsafe.SliceData(own) != unsafe.SliceData(frame) {
-		copy(frame, own)
+		copy(frame[from:to], own[from:])
 	}
 	return nil
 }

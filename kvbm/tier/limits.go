@@ -6,6 +6,8 @@ import "time"
 const (
 	// MaxBlockBytes is the largest block; a config with more is refused.
 	MaxBlockBytes = 1 << 30
+	// MaxGroups is the largest number of groups of layers in a block.
+	MaxGroups = 4
 	// maxContentBytes bounds the words of a header, with two bytes more for each; a
 	// sequence under longer ones is not kept.
 	maxContentBytes = 1 << 10

@@ -13,18 +13,20 @@ type Metrics struct {
 	blocks                                    *prometheus.GaugeVec
 	stored, loaded, evicted, skipped, failing *prometheus.CounterVec
 	loads                                     *prometheus.CounterVec
+	overlapped                                prometheus.Counter
 }
 
 // NewMetrics registers the families, once per registry.
 func NewMetrics(r *obs.Registry) *Metrics {
 	return &Metrics{
-		blocks:  r.Gauges("dynamo_tier_blocks", "KV blocks in a tier below the device, by state.", "tier", "state"),
-		stored:  r.Counters("dynamo_tier_stored_blocks_total", "KV blocks written to a tier.", "tier"),
-		loaded:  r.Counters("dynamo_tier_read_blocks_total", "KV blocks read from a tier, checked.", "tier"),
-		evicted: r.Counters("dynamo_tier_evicted_blocks_total", "KV blocks given up for others.", "tier"),
-		skipped: r.Counters("dynamo_tier_skipped_blocks_total", "KV blocks a tier did not take in.", "tier", "reason"),
-		failing: r.Counters("dynamo_tier_failures_total", "What a tier did not do: its bytes were wrong (corrupt), it had an error (unread, unwritten), or not the block (missing).", "tier", "cause"),
-		loads:   r.Counters("dynamo_tier_loads_total", "Loads of blocks into an engine by their end: all arrived, one failed, or late. Those cancelled are not counted.", "outcome"),
+		blocks:     r.Gauges("dynamo_tier_blocks", "KV blocks in a tier below the device, by state.", "tier", "state"),
+		stored:     r.Counters("dynamo_tier_stored_blocks_total", "KV blocks written to a tier.", "tier"),
+		loaded:     r.Counters("dynamo_tier_read_blocks_total", "KV blocks read from a tier, checked.", "tier"),
+		evicted:    r.Counters("dynamo_tier_evicted_blocks_total", "KV blocks given up for others.", "tier"),
+		skipped:    r.Counters("dynamo_tier_skipped_blocks_total", "KV blocks a tier did not take in.", "tier", "reason"),
+		failing:    r.Counters("dynamo_tier_failures_total", "What a tier did not do: its bytes were wrong (corrupt), it had an error (unread, unwritten), or not the block (missing).", "tier", "cause"),
+		loads:      r.Counters("dynamo_tier_loads_total", "Loads of blocks into an engine by their end: all arrived, one failed, or late. Those cancelled are not counted.", "outcome"),
+		overlapped: r.Counters("dynamo_tier_loads_overlapped_total", "Loads with whose first layers an engine computed while the last ones still came.").WithLabelValues(),
 	}
 }
 
@@ -45,6 +47,7 @@ func (m *Mover) publishLocked() {
 	grow(m.config.Metrics.loads, old.Arrived, now.Arrived, "arrived")
 	grow(m.config.Metrics.loads, old.Failed, now.Failed, "failed")
 	grow(m.config.Metrics.loads, old.Late, now.Late, "late")
+	m.config.Metrics.overlapped.Add(float64(now.Overlapped - old.Overlapped))
 	m.mu.counted = m.mu.loads
 }
 

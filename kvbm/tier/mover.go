@@ -53,6 +53,8 @@ type Counts struct {
 	Begun, Arrived, Failed, Late uint64
 	// Blocks counts the blocks brought.
 	Blocks uint64
+	// Overlapped counts those that an engine computed with before all was there.
+	Overlapped uint64
 }
 
 // queue is the work of one tier's goroutines.
@@ -60,12 +62,11 @@ type queue struct {
 	reads, writes chan job
 }
 
-// job is a move and what it takes.
+// job is a move and what it takes. One with a load is a place in it: whoever takes it
+// brings a block from the move's tier, as Load.next says.
 type job struct {
 	move kvbm.Move
-	load *Load  // of a Fetch
-	want Header // of a Fetch
-	into []byte // of a Fetch: the engine's memory
+	load *Load
 	from []byte // of an Offload: its frame, from bounce
 }
 
@@ -332,12 +333,20 @@ func (m *Mover) SetRecompute(r kvbm.Recompute) {
 // are there or that they will not be. done must return soon. If they are not all
 // stored any more, Load returns nil, and done is not called.
 func (m *Mover) Load(s *Sequence, first, n int, into func(i int) []byte, done func(ok bool)) *Load {
+	return m.LoadLayers(s, first, n, into, nil, done)
+}
+
+// LoadLayers is Load for an engine that can begin when the first group of layers
+// (Geometry.Groups) of all blocks is there. They come one after another from stores that
+// are Parts, and arrived hears how many are there, written and checked, while there are
+// more to come: from other goroutines, each number once, but not always in order, nor
+// always before done. It must return soon.
+func (m *Mover) LoadLayers(s *Sequence, first, n int, into func(i int) []byte, arrived func(groups int), done func(ok bool)) *Load {
 	if !m.enter() {
 		return nil
 	}
 	defer m.inside.Done()
-	l := &Load{done: done}
-	l.mu.left = n
+	l := m.newLoad(n, arrived, done)
 	m.mu.Lock()
 	for i := range n {
 		m.mu.tiers.Learn(s.name(first + i))
@@ -349,7 +358,7 @@ func (m *Mover) Load(s *Sequence, first, n int, into func(i int) []byte, done fu
 	m.mu.loads.Begun++
 	m.mu.Unlock()
 	m.tellChanges()
-	jobs := make([]job, 0, n)
+	jobs, places := make([]fetch, 0, n), make([]job, 0, n)
 	for _, mv := range moves {
 		if mv.Kind != kvbm.Fetch {
 			m.dispatch(mv)
@@ -358,7 +367,9 @@ func (m *Mover) Load(s *Sequence, first, n int, into func(i int) []byte, done fu
 		l.from[mv.From] = true
 		want := s.header(first + len(jobs))
 		want.Generation = mv.FromGeneration
-		jobs = append(jobs, job{move: mv, load: l, want: want, into: into(first + len(jobs))})
+		jobs = append(jobs, fetch{move: mv, want: want, into: into(first + len(jobs))})
+		places = append(places, job{move: mv, load: l})
+		l.add(&jobs[len(jobs)-1])
 	}
 	if len(jobs) < n {
 		for i := range jobs {
@@ -368,7 +379,7 @@ func (m *Mover) Load(s *Sequence, first, n int, into func(i int) []byte, done fu
 	}
 	patience := min(max(loadPatience*plan.Load, shortestLoad), longestLoad)
 	l.timer = time.AfterFunc(patience, func() { m.late(l, patience) })
-	for _, j := range jobs {
+	for _, j := range places {
 		m.queues[j.move.From].reads <- j // as long as kvbm.Tiers lets it be
 	}
 	return l

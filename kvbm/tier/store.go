@@ -53,6 +53,14 @@ type Finder interface {
 	Find(ctx context.Context, keys []dynamo.ContentKey) (int, error)
 }
 
+// Parts is a Store that can read a part of a frame: of others all of it is read before the
+// engine has the first layers.
+type Parts interface {
+	// GetPart is Get of bytes from to to-1 of a frame, which are multiples of 4096; the rest
+	// of frame is left as it is.
+	GetPart(ctx context.Context, r Ref, frame []byte, from, to int) error
+}
+
 // Memory is a Store whose frames lie in memory. Put and Get with a frame of its own,
 // in the slot of that frame, copy nothing.
 type Memory interface {

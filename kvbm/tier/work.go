@@ -6,6 +6,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/zeebo/xxh3"
+
 	"github.com/dynamo-go/dynamo"
 	"github.com/dynamo-go/dynamo/kvbm"
 	"github.com/dynamo-go/dynamo/obs"
@@ -29,13 +31,15 @@ func (m *Mover) work(ctx context.Context, jobs <-chan job) {
 			return
 		case j := <-jobs:
 			began := time.Now()
-			if scratch == nil && j.move.From > dynamo.TierHost && !j.move.Via {
+			if scratch == nil && j.move.From > dynamo.TierHost && j.move.Kind != kvbm.Offload {
 				scratch = Buffer(m.config.Geometry.FrameBytes())
+			}
+			if j.load != nil {
+				m.bring(ctx, s, j.load, j.move.From, scratch)
+				continue
 			}
 			var o outcome
 			switch j.move.Kind {
-			case kvbm.Fetch:
-				o = m.fetch(ctx, s, &j, scratch)
 			case kvbm.Demote:
 				o = m.demote(ctx, s, &j.move, scratch)
 			case kvbm.Offload:
@@ -43,16 +47,13 @@ func (m *Mover) work(ctx context.Context, jobs <-chan job) {
 				m.bounce <- j.from
 			}
 			m.finish(&j.move, o, time.Since(began))
-			if j.load != nil {
-				m.arrived(j.load, o.MoveOutcome == kvbm.MoveDone)
-			}
 		}
 	}
 }
 
 // arrived counts a block of a load, and tells of the load's end.
 func (m *Mover) arrived(l *Load, ok bool) {
-	counts, tell := l.arrived(ok)
+	counts, tell := l.ended(ok)
 	m.mu.Lock()
 	switch {
 	case !counts:
@@ -71,45 +72,104 @@ func (m *Mover) arrived(l *Load, ok bool) {
 	}
 }
 
-// fetch brings a block to the engine.
-func (m *Mover) fetch(ctx context.Context, s *sealer, j *job, scratch []byte) outcome {
-	if !j.load.wanted() {
+// bring brings a block of a load from a tier to its end, and groups of layers of others on
+// the way.
+func (m *Mover) bring(ctx context.Context, s *sealer, l *Load, from dynamo.Tier, scratch []byte) {
+	for {
+		f := l.next(from)
+		began, groups := time.Now(), f.groups
+		o := m.fetch(ctx, s, l, f, scratch)
+		f.took += time.Since(began)
+		if o.MoveOutcome == kvbm.MoveDone {
+			all := f.groups == f.ends.count()
+			to := f.groups
+			if all {
+				to = MaxGroups
+			}
+			if told := l.came(groups, to); told > 0 {
+				l.arrived(told)
+			}
+			if !all {
+				l.add(f)
+				continue
+			}
+		}
+		m.finish(&f.move, o, f.took)
+		m.arrived(l, o.MoveOutcome == kvbm.MoveDone)
+		return
+	}
+}
+
+// fetch brings the next group of layers of a block to the engine, or all, as the load and
+// the store are.
+func (m *Mover) fetch(ctx context.Context, s *sealer, l *Load, f *fetch, scratch []byte) outcome {
+	if !l.wanted() {
 		return outcome{kvbm.MoveCancelled, nil}
 	}
 	frame := scratch
 	switch {
-	case j.move.From == dynamo.TierHost:
-		frame = m.memory.Frame(j.move.FromSlot)
-	case j.move.Via:
-		frame = m.memory.Frame(j.move.ToSlot)
+	case f.move.From == dynamo.TierHost:
+		frame = m.memory.Frame(f.move.FromSlot)
+	case f.move.Via:
+		frame = m.memory.Frame(f.move.ToSlot)
 	}
-	if o := m.get(ctx, &j.move, frame); o.err != nil {
+	to := f.groups + 1
+	if _, ok := m.stores[f.move.From].(Parts); !ok || l.groups == 1 {
+		to = m.config.Geometry.groups().count()
+	}
+	if o := m.getGroups(ctx, &f.move, frame, f.groups, to); o.err != nil {
 		return o
 	}
-	h, body, err := s.open(frame)
+	if f.groups == 0 {
+		if err := f.open(s, frame); err != nil {
+			return outcome{kvbm.MoveCorrupt, err}
+		}
+		if f.ends != m.config.Geometry.groups() { // whoever wrote it had others
+			if o := m.getGroups(ctx, &f.move, frame, 0, m.config.Geometry.groups().count()); o.err != nil {
+				return o
+			}
+			to = f.ends.count()
+		}
+	}
+	if o := f.check(s, l, frame, to); o.MoveOutcome != kvbm.MoveDone {
+		return o
+	}
+	if f.groups = to; to == f.ends.count() && f.move.Via {
+		// What a wrapped host store does to a frame it does here as well.
+		return m.putRef(ctx, dynamo.TierHost, target(&f.move), frame)
+	}
+	return done
+}
+
+// open reads the header of the frame of a block.
+func (f *fetch) open(s *sealer, frame []byte) error {
+	h, err := s.read(frame[:s.geometry.bodyOffset()])
 	if err == nil {
-		err = h.differs(&j.want)
+		err = h.differs(&f.want)
+	}
+	f.ends, f.sums = h.Groups, h.Sums
+	return err
+}
+
+// check copies groups up to number to from a frame to the engine, and checks them.
+func (f *fetch) check(s *sealer, l *Load, frame []byte, to int) outcome {
+	var err error
+	body := frame[s.geometry.bodyOffset():]
+	for i := f.groups; i < to && err == nil; i++ {
+		from, end := f.ends.begin(i), f.ends[i]
+		if !l.write(func() { err = differ(i, copySum(f.into[from:], body[from:end], f.want.Key), f.sums[i]) }) {
+			// Nobody wants it any more, as when another block of its load was wrong; what it
+			// is must be known all the same.
+			if err = differ(i, xxh3.HashSeed(body[from:end], sumSeed(f.want.Key)), f.sums[i]); err == nil {
+				return outcome{kvbm.MoveCancelled, nil}
+			}
+		}
+	}
+	if err == nil && to == f.ends.count() {
+		err = s.closed(frame)
 	}
 	if err != nil {
 		return outcome{kvbm.MoveCorrupt, err}
-	}
-	if !j.load.write(func() {
-		if got := copySum(j.into, body, h.Key); got != h.Sum {
-			err = corrupt("the checksum of its bytes is %016x, not %016x", got, h.Sum)
-		}
-	}) {
-		// Nobody wants it any more, as when another block of its load was wrong; what it
-		// is must be known all the same.
-		if err = checkBody(&h, body); err == nil {
-			return outcome{kvbm.MoveCancelled, nil}
-		}
-	}
-	switch {
-	case err != nil:
-		return outcome{kvbm.MoveCorrupt, err}
-	case j.move.Via:
-		// What a wrapped host store does to a frame it does here as well.
-		return m.putRef(ctx, dynamo.TierHost, target(&j.move), frame)
 	}
 	return done
 }
@@ -149,7 +209,22 @@ func target(mv *kvbm.Move) Ref {
 func (m *Mover) get(ctx context.Context, mv *kvbm.Move, frame []byte) outcome {
 	ctx, cancel := m.limit(ctx, mv.From)
 	defer cancel()
-	err := m.stores[mv.From].Get(ctx, source(mv), frame)
+	return got(m.stores[mv.From].Get(ctx, source(mv), frame))
+}
+
+// getGroups reads what of the frame that a move comes from has groups from to to-1 in it.
+func (m *Mover) getGroups(ctx context.Context, mv *kvbm.Move, frame []byte, from, to int) outcome {
+	begin, end := m.config.Geometry.part(from, to)
+	if end-begin == len(frame) {
+		return m.get(ctx, mv, frame)
+	}
+	ctx, cancel := m.limit(ctx, mv.From)
+	defer cancel()
+	return got(m.stores[mv.From].(Parts).GetPart(ctx, source(mv), frame, begin, end))
+}
+
+// got is the outcome of a read.
+func got(err error) outcome {
 	switch {
 	case err == nil:
 		return done

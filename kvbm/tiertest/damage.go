@@ -39,6 +39,9 @@ const blocks = 9
 // and not more than once, the others come as they were offered, and what is offered again
 // comes again.
 //
+// All of it is done twice, for engines that need all of a block and for such that take one
+// group of layers after the other.
+//
 // One way is left out where a tier is shared: an older generation of the same block is
 // the same block there, whoever put it.
 func Damage(t *testing.T, p Place) {
@@ -49,7 +52,9 @@ func Damage(t *testing.T, p Place) {
 			if way != "kept" && (d.cut > 0 || p.Tier == dynamo.TierHost) || d.cut > 0 && p.Cut == nil {
 				continue // memory is read where it is
 			}
-			injected += r.round(d, way == "kept")
+			for _, r.layers = range []bool{false, true} {
+				injected += r.round(d, way == "kept")
+			}
 		}
 	}
 	s := r.m.Stats().Tiers[p.Tier]
@@ -73,6 +78,7 @@ type rig struct {
 	m        *tier.Mover
 	spy      *spy
 	s        *tier.Sequence
+	layers   bool // blocks are read group of layers by group of layers
 	// earlier are frames of the same blocks with the same bytes, from before the present
 	// ones; others are those with other bytes; foreign those of the same ids under
 	// something else, by what.
@@ -85,7 +91,13 @@ func newRig(t *testing.T, p Place) *rig {
 	r.config = tierConfig(p.Tier)
 	r.config.Metrics = tier.NewMetrics(r.registry)
 	p.Configure(t, &r.config)
-	r.config.Wrap = func(_ dynamo.Tier, s tier.Store) tier.Store { r.spy = newSpy(s); return r.spy }
+	r.config.Wrap = func(_ dynamo.Tier, s tier.Store) tier.Store {
+		r.spy = newSpy(s)
+		if p, ok := s.(tier.Parts); ok {
+			return partSpy{r.spy, p}
+		}
+		return r.spy
+	}
 	r.m = run(t, r.config)
 	r.s = sequence(r.m, tier.Scope{})
 	r.offer(0)
@@ -129,7 +141,7 @@ func foreign(t *testing.T, change func(*tier.Config, *tier.Scope)) (frames [][]b
 func tierConfig(at dynamo.Tier) tier.Config {
 	c := tier.DefaultConfig()
 	c.ClusterKey = []byte("cluster key")
-	c.Geometry = tier.Geometry{BlockTokens: 4, BlockBytes: 5000, Content: tokens.Content{Revision: "rev", Layout: "lay", DType: "f16", Shard: "1/2"}}
+	c.Geometry = tier.Geometry{BlockTokens: 4, BlockBytes: 5000, Groups: tier.Groups{1200, 2600, 4200, 5000}, Content: tokens.Content{Revision: "rev", Layout: "lay", DType: "f16", Shard: "1/2"}}
 	c.Tiers.Disk.Policy = kvbm.PolicyAlways
 	bytes := int64(40 * c.Geometry.FrameBytes())
 	*map[dynamo.Tier]*int64{dynamo.TierHost: &c.Tiers.Host.Bytes, dynamo.TierDisk: &c.Tiers.Disk.Bytes, dynamo.TierRemote: &c.Tiers.Remote.Bytes}[at] = bytes
@@ -221,7 +233,7 @@ func (r *rig) round(d damage, kept bool) (injected int) {
 			continue // behind what is cut there may be others
 		}
 		ref, frame := r.spy.get(r.s.Keys()[i])
-		v := victim{n: i, own: frame, body: r.bodyOffset(frame), bytes: r.config.Geometry.BlockBytes, earlier: r.earlier[ref.Key], torn: r.others[ref.Key]}
+		v := victim{n: i, own: frame, groups: r.config.Geometry.Groups, body: r.bodyOffset(frame), bytes: r.config.Geometry.BlockBytes, earlier: r.earlier[ref.Key], torn: r.others[ref.Key]}
 		_, v.other = r.spy.get(r.s.Keys()[(i+2)%blocks])
 		bad[i] = d.harmless == nil || !d.harmless(r.place.Tier)
 		switch {
@@ -266,7 +278,11 @@ func (r *rig) bodyOffset(frame []byte) int { return int(binary.LittleEndian.Uint
 // load reads block i.
 func (r *rig) load(i int) (came, right bool) {
 	into, told := make([]byte, r.config.Geometry.BlockBytes), make(chan bool, 1)
-	if r.m.Load(r.s, i, 1, func(int) []byte { return into }, func(ok bool) { told <- ok }) == nil {
+	var arrived func(int)
+	if r.layers {
+		arrived = func(int) {}
+	}
+	if r.m.LoadLayers(r.s, i, 1, func(int) []byte { return into }, arrived, func(ok bool) { told <- ok }) == nil {
 		return false, false
 	}
 	return <-told, bytes.Equal(into, body(r.s.Keys()[i], 0, len(into)))
@@ -306,6 +322,23 @@ func (p *spy) Get(ctx context.Context, r tier.Ref, frame []byte) error {
 	defer p.mu.Unlock()
 	if lie := p.mu.lies[r.Key]; lie != nil && err == nil {
 		copy(frame, lie)
+	}
+	return err
+}
+
+// partSpy is a spy of a store that can read parts.
+type partSpy struct {
+	*spy
+	parts tier.Parts
+}
+
+// GetPart implements tier.Parts.
+func (p partSpy) GetPart(ctx context.Context, r tier.Ref, frame []byte, from, to int) error {
+	err := p.parts.GetPart(ctx, r, frame, from, to)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if lie := p.mu.lies[r.Key]; lie != nil && err == nil {
+		copy(frame[from:to], lie[from:to])
 	}
 	return err
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 
 	"github.com/dynamo-go/dynamo"
+	"github.com/dynamo-go/dynamo/kvbm/tier"
 )
 
 // victim is a frame that is damaged, and what it may be mixed with.
@@ -11,6 +12,7 @@ type victim struct {
 	n           int    // of its block
 	own         []byte // as it should be
 	body, bytes int    // where the block's bytes are
+	groups      tier.Groups
 	earlier     []byte // the same block of an older generation
 	torn        []byte // the same block of an older generation, with other bytes
 	other       []byte // another block
@@ -30,9 +32,13 @@ func damages() []damage {
 	all := []damage{
 		{name: "cut to a quarter", cut: 1}, {name: "cut to a half", cut: 2}, {name: "cut before its end", cut: 3},
 		flip("the fixed header", func(v *victim) (int, int) { return 0, 84 }),
-		flip("the names, ids and seal", func(v *victim) (int, int) { return 84, 140 }),
+		flip("the names, ids and seal", func(v *victim) (int, int) { return 84, 180 }),
 		flip("the room behind the header", func(v *victim) (int, int) { return 300, v.body }),
 		flip("the block's bytes", func(v *victim) (int, int) { return v.body, v.body + v.bytes }),
+		flip("the first group of layers", func(v *victim) (int, int) { return v.body, v.body + v.groups[0] }),
+		flip("the second group of layers", func(v *victim) (int, int) { return v.body + v.groups[0], v.body + v.groups[1] }),
+		flip("the third group of layers", func(v *victim) (int, int) { return v.body + v.groups[1], v.body + v.groups[2] }),
+		flip("the last group of layers", func(v *victim) (int, int) { return v.body + v.groups[2], v.body + v.groups[3] }),
 		flip("the last byte of the block", func(v *victim) (int, int) { return v.body + v.bytes - 1, v.body + v.bytes }),
 		flip("the room behind the block", func(v *victim) (int, int) { return v.body + v.bytes, len(v.own) }),
 		{name: "another block", make: func(_ *rig, v *victim) []byte { return v.other }},

@@ -84,6 +84,7 @@ func (s *Subject) keeps(t *testing.T, store tier.Store) {
 				if err := store.Get(ctx, ref(i), got); err != nil || !bytes.Equal(got, want) {
 					t.Errorf("get %d: %v, equal: %v", i, err, bytes.Equal(got, want))
 				}
+				s.parts(t, store, i, got)
 			}
 			for range 2 {
 				if !deleted(i) {
@@ -96,6 +97,24 @@ func (s *Subject) keeps(t *testing.T, store tier.Store) {
 		})
 	}
 	all.Wait()
+}
+
+// parts reads a frame in two parts, from the store that can.
+func (s *Subject) parts(t *testing.T, store tier.Store, i int, got []byte) {
+	p, ok := store.(tier.Parts)
+	if !ok {
+		return
+	}
+	want := s.frame(i)
+	for at := 0; at <= s.FrameBytes; at += 4096 {
+		clear(got)
+		if err := p.GetPart(t.Context(), ref(i), got, at, s.FrameBytes); err != nil || !bytes.Equal(got[at:], want[at:]) || bytes.Count(got[:at], []byte{0}) != at {
+			t.Errorf("get %d from %d on: %v, equal: %v", i, at, err, bytes.Equal(got[at:], want[at:]))
+		}
+		if err := p.GetPart(t.Context(), ref(i), got, 0, at); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("get %d up to %d: %v, equal: %v", i, at, err, bytes.Equal(got, want))
+		}
+	}
 }
 
 // shared is what a store that goes by key does besides.

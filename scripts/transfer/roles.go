@@ -128,7 +128,7 @@ func bare() error {
 	go func() {
 		c, err := l.Accept()
 		if err == nil {
-			err = sink(c)
+			err = sink(c, times)
 		}
 		if err != nil && err != io.EOF {
 			fmt.Fprintln(os.Stderr, "transfer: the bare connection:", err)
@@ -140,14 +140,17 @@ func bare() error {
 }
 
 // sink reads blocks into memory as large as a transfer's, and answers each list with a
-// byte. A list is announced by its block and count.
-func sink(c net.Conn) error {
+// byte. A list is announced by its block and count; when an empty one came is noted.
+func sink(c net.Conn, times []int64) error {
 	r := bufio.NewReaderSize(c, 64)
 	memory := make([]byte, 0)
 	for {
 		var block, count int64
 		if _, err := fmt.Fscanln(r, &block, &count); err != nil {
 			return err
+		}
+		if count == 0 {
+			atomic.StoreInt64(&times[0], now())
 		}
 		if need := 2 * block * count; int64(len(memory)) < need {
 			memory = make([]byte, need)
