@@ -75,17 +75,6 @@ const (
 	maxTextBytes = 512
 	// maxAddressBytes bounds an address in metadata; longer ones are invalid.
 	maxAddressBytes = 4096
-	// ucxLarge is the least that libucp moves from memory to memory, in messages of
-	// ucxPiece, which is what is received and summed at a time; less is copied into
-	// messages. ucxWindow bounds the bytes of those on the way to who does not read;
-	// who sends more waits.
-	ucxLarge  = 16 << 10
-	ucxPiece  = pieceBytes
-	ucxWindow = 256 << 10
-	// ucxProgress bounds the rounds of libucp before its worker looks at what came of
-	// them, and ucxSpin those in which nothing happens before it sleeps.
-	ucxProgress = 64
-	ucxSpin     = 8
 	// maxPeers bounds the peers of an agent, and maxServed the connections it
 	// serves; more are refused. maxStrangers bounds the connections whose peer has
 	// not proved itself; the newest is dropped.
@@ -122,11 +111,6 @@ const (
 	// a peer that still copies after its lease has ended.
 	drainPoll    = time.Millisecond
 	drainPollMax = 50 * time.Millisecond
-	// ucxLinger is how long a connection of the path ucx that is closed waits for what
-	// was sent before.
-	ucxLinger = 50 * time.Millisecond
-	// ucxTick is how often a worker of libucp looks while something is on the way.
-	ucxTick = 2 * time.Millisecond
 	// pathBackoff is how long a path that could not be connected is left alone.
 	pathBackoff = time.Second
 	// notifyTimeout is how long notifications of an unreachable peer are tried
