@@ -80,5 +80,5 @@ func (t *table) print(to io.Writer) {
 		fmt.Fprintf(w, "\t%s\t%s\t%s\t%s\n", r.ratio("ours", "machine"), r.ratio("ours, sums", "machine"), sums, r.ratio("ours", r.best(columns[3:])))
 	}
 	_ = w.Flush() // what it writes to reports its faults
-	fmt.Fprintln(to, "\nmedians, in brackets the 99th percentile of the time; machine: a copy by as many threads, a bare connection, O_DIRECT calls, a bare eventfd")
+	fmt.Fprintln(to, "\nmedians, in brackets the 99th percentile of the time; machine: a copy by as many threads, a bare connection, O_DIRECT calls, a bare eventfd or, for tcp, a bare message one way")
 }
