@@ -138,6 +138,7 @@ func TestLiesTogether(t *testing.T) {
 				s := s3server.New("kv-cache", access)
 				c := remote(t, s)
 				c.Tiers.Remote.Workers = 8
+				c.Geometry.Groups = tier.Groups{1000, 2000, 3000, 5000} // one flipped bit is in one of them
 				m, _ := run(t, c)
 				synctest.Wait()
 				const blocks = 16

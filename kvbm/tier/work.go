@@ -151,25 +151,27 @@ func (f *fetch) open(s *sealer, frame []byte) error {
 	return err
 }
 
-// check copies groups up to number to from a frame to the engine, and checks them.
+// check copies groups up to number to from a frame to the engine, and checks them. Those
+// that nobody wants any more, as when another block of the load was wrong, are checked as
+// well: what the block is must be known all the same.
 func (f *fetch) check(s *sealer, l *Load, frame []byte, to int) outcome {
 	var err error
-	body := frame[s.geometry.bodyOffset():]
+	wanted, body := true, frame[s.geometry.bodyOffset():]
 	for i := f.groups; i < to && err == nil; i++ {
 		from, end := f.ends.begin(i), f.ends[i]
-		if !l.write(func() { err = differ(i, copySum(f.into[from:], body[from:end], f.want.Key), f.sums[i]) }) {
-			// Nobody wants it any more, as when another block of its load was wrong; what it
-			// is must be known all the same.
-			if err = differ(i, xxh3.HashSeed(body[from:end], sumSeed(f.want.Key)), f.sums[i]); err == nil {
-				return outcome{kvbm.MoveCancelled, nil}
-			}
+		wanted = wanted && l.write(func() { err = differ(i, copySum(f.into[from:], body[from:end], f.want.Key), f.sums[i]) })
+		if !wanted {
+			err = differ(i, xxh3.HashSeed(body[from:end], sumSeed(f.want.Key)), f.sums[i])
 		}
 	}
 	if err == nil && to == f.ends.count() {
 		err = s.closed(frame)
 	}
-	if err != nil {
+	switch {
+	case err != nil:
 		return outcome{kvbm.MoveCorrupt, err}
+	case !wanted:
+		return outcome{kvbm.MoveCancelled, nil}
 	}
 	return done
 }

@@ -256,9 +256,10 @@ class Tour:
 
     # Damage.
 
-    def judge(self, where, injected, found, most=4):
-        """A block that is read twice at once is found twice, up to so many. Counts the
+    def judge(self, where, injected, found, twice=True):
+        """A block that is read twice at once may be found twice: a few are. Counts the
         answers since it was called last."""
+        most = max(4, injected // 4) if twice else 0
         print(f"{where:<36} injected {injected:>3} found {found:>3} answers identical {self.same}/{self.asked}", flush=True)
         check(injected <= found <= injected + most, f"{where}: {found} of {injected} damaged blocks were found")
         self.same, self.asked = 0, 0
@@ -407,8 +408,8 @@ class Tour:
             check(lies > 0, f"object store: {lie}: it did not lie")
             # What is given up is deleted, and missing for another read of it that is under
             # way: that is none of the lies.
-            cause, most = ("Missing", 4) if lie == "stale listing" else ("Corrupt", 0)
-            self.judge("G4 object store: " + lie, lies, after[cause] - before[cause], most)
+            cause = "Missing" if lie == "stale listing" else "Corrupt"
+            self.judge("G4 object store: " + lie, lies, after[cause] - before[cause], cause == "Missing")
         for down in ("wait", "denied"):
             with open(FAULT, "w") as f:
                 f.write(down + " 1")
