@@ -62,7 +62,7 @@ func TestLend(t *testing.T) {
 }
 
 // TestLendMany has many ask at once: some are lent to, and the others told that there is
-// nothing; and an engine that drains lets go.
+// nothing, or refused where too many are there at a moment; and who goes away lets go.
 func TestLendMany(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := &desk{}
@@ -81,7 +81,7 @@ func TestLendMany(t *testing.T) {
 					switch {
 					case chunk.Handover != nil:
 						lent++
-					case err == nil && chunk.Finish == dynamo.FinishLength:
+					case err == nil && chunk.Finish == dynamo.FinishLength, dynamo.KindOf(err) == dynamo.KindExhausted:
 						ended++
 					}
 					mu.Unlock()
