@@ -17,6 +17,7 @@ import (
 	"github.com/dynamo-go/dynamo/engine/native/model"
 	"github.com/dynamo-go/dynamo/kvbm"
 	"github.com/dynamo-go/dynamo/kvbm/tier"
+	"github.com/dynamo-go/dynamo/kvbm/tiertest"
 )
 
 // startTiers runs tiers for m until the test ends.
@@ -26,27 +27,7 @@ func startTiers(t testing.TB, m *model.Model, change func(*tier.Config)) *tier.M
 	c.Geometry, c.ClusterKey = Geometry(m), []byte("key")
 	c.Recompute = kvbm.Recompute{Token: time.Second} // computing by a tiny model is quicker than any copy
 	change(&c)
-	mover, err := tier.New(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ran := make(chan struct{})
-	go func() {
-		defer close(ran)
-		if err := mover.Run(ctx); !errors.Is(err, context.Canceled) {
-			t.Errorf("the tiers: %v", err)
-		}
-	}()
-	t.Cleanup(func() {
-		cancel()
-		<-ran
-		if err := mover.Check(); err != nil {
-			t.Error(err)
-		}
-	})
-	<-mover.Ready()
-	return mover
+	return tiertest.Start(t, c)
 }
 
 // chats are requests of several users who go on with what was said, in turn, so that a

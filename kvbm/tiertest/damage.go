@@ -98,7 +98,7 @@ func newRig(t *testing.T, p Place) *rig {
 		}
 		return r.spy
 	}
-	r.m = run(t, r.config)
+	r.m = Start(t, r.config)
 	r.s = sequence(r.m, tier.Scope{})
 	r.offer(0)
 	r.earlier = r.spy.kept()
@@ -128,7 +128,7 @@ func foreign(t *testing.T, change func(*tier.Config, *tier.Scope)) (frames [][]b
 	change(&c, &scope)
 	var to *spy
 	c.Wrap = func(_ dynamo.Tier, s tier.Store) tier.Store { to = newSpy(s); return to }
-	m := run(t, c)
+	m := Start(t, c)
 	s := sequence(m, scope)
 	for i, k := range s.Keys() {
 		m.Offer(s, i, body(k, 0, c.Geometry.BlockBytes))
@@ -148,8 +148,8 @@ func tierConfig(at dynamo.Tier) tier.Config {
 	return c
 }
 
-// run runs a Mover until the test ends.
-func run(t *testing.T, c tier.Config) *tier.Mover {
+// Start runs a Mover until the test ends, and returns it when it is ready.
+func Start(t testing.TB, c tier.Config) *tier.Mover {
 	t.Helper()
 	m, err := tier.New(c)
 	if err != nil {
