@@ -58,6 +58,7 @@ type Server struct {
 		uploads  map[string]map[int][]byte
 		lastID   int
 		requests int
+		lies     int
 		fault    func(*http.Request) Fault
 	}
 }
@@ -111,6 +112,14 @@ func (s *Server) Requests() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.mu.requests
+}
+
+// Lies is the number of reads so far that were answered with what the object is not: those
+// of an object that was there.
+func (s *Server) Lies() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mu.lies
 }
 
 // ServeHTTP answers a request.
@@ -344,6 +353,9 @@ func (s *Server) get(w http.ResponseWriter, r *http.Request, key string, fault F
 				break
 			}
 		}
+	}
+	if ok && r.Method == http.MethodGet && slices.Contains([]Fault{Shorter, Flipped, OtherObject, Stale}, fault) {
+		s.mu.lies++
 	}
 	s.mu.Unlock()
 	if !ok || fault == Stale && r.Method == http.MethodGet {

@@ -10,6 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
+import urllib.request
 
 DYNAMO, WORK = sys.argv[1], sys.argv[2]
 SHORT = bool(os.environ.get("SHORT"))
@@ -389,7 +390,7 @@ class Tour:
     def damage_objects(self):
         """An object store that lies about every third object. That one is given up, and
         put again."""
-        told = lambda: int(open(FAULT + ".count").read()) if os.path.exists(FAULT + ".count") else 0
+        told = lambda: int(urllib.request.urlopen(f"http://{open(WORK + '/objects.addr').read()}/lies").read())
         w = self.worker(*self.remote)
         for lie in ("flipped", "other object", "shorter", "stale listing"):
             for _ in range(40):  # until all is there again
