@@ -146,12 +146,21 @@ func TestTiers(t *testing.T) {
 				// Another engine shares the tiers, and has many at once in too small a cache.
 				crowd := host(t, m, func(c *Config) { c.Blocks, c.StepTokens, c.MaxRunning, c.Tiers = 40, 64, 16, mover })
 				together(t, crowd, requests, want)
+				damaged := mode.name == "damaged"
+				for range 50 { // which frames are damaged, and which loaded, is chance
+					if !damaged || mover.Stats().Loads.Failed > 0 {
+						break
+					}
+					for i, r := range requests {
+						same(t, i, collect1(t, e, r).Logprobs, want[i].Logprobs)
+					}
+				}
 				if err := errors.Join(e.Check(), crowd.Check(), mover.Check()); err != nil {
 					t.Error(err)
 				}
 				s := mover.Stats()
 				t.Logf("%d of %d prompt tokens cached; %+v, %d damaged", e.Stats().CachedTokens, e.Stats().PromptTokens, s.Loads, bad.Load())
-				if damaged := mode.name == "damaged"; s.Loads.Arrived == 0 && !damaged || s.Loads.Failed == 0 && damaged {
+				if s.Loads.Arrived == 0 && !damaged || s.Loads.Failed == 0 && damaged {
 					t.Error("the test is too weak")
 				}
 			})
