@@ -13,7 +13,7 @@ import (
 )
 
 // pure packages decide; they have no I/O, clock, goroutine, randomness or log.
-var pure = []string{"tokens", "perfmodel", "bench/stats", "kvbm", "kvbm/layout", "engine/sched", "router/placement", "router/kvindex", "chat", "tokenizer"}
+var pure = []string{"tokens", "perfmodel", "bench/stats", "kvbm", "kvbm/layout", "engine/sched", "router/placement", "router/kvindex", "chat", "tokenizer", "internal/copysum"}
 
 var impureImports = []string{"os", "os/exec", "os/signal", "net", "net/http", "syscall", "log", "log/slog", "math/rand", "math/rand/v2", "crypto/rand", "io/ioutil"}
 

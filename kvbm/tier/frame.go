@@ -10,6 +10,7 @@ import (
 	"github.com/zeebo/xxh3"
 
 	"github.com/dynamo-go/dynamo"
+	"github.com/dynamo-go/dynamo/internal/copysum"
 	"github.com/dynamo-go/dynamo/tokens"
 )
 
@@ -162,13 +163,14 @@ func newSealer(clusterKey []byte, g *Geometry) *sealer {
 	return &sealer{geometry: g, mac: hmac.New(sha256.New, mac.Sum(nil))}
 }
 
-// seal writes the frame of a block: its header, and its bytes from body.
+// seal writes the frame of a block: its header, and its bytes from body. The sums are of
+// what it writes, even if an engine breaks its word and changes the body meanwhile.
 func (s *sealer) seal(frame []byte, h *Header, body []byte) {
 	off := s.geometry.bodyOffset()
 	h.Groups = s.geometry.groups()
 	for i := range h.Groups.count() {
 		from, to := h.Groups.begin(i), h.Groups[i]
-		h.Sums[i] = copySum(frame[off+from:], body[from:to], h.Key)
+		h.Sums[i] = copysum.Copy(frame[off+from:], body[from:to], sumSeed(h.Key))
 	}
 	end := s.header(frame[:off], h)
 	clear(frame[end:off])
@@ -370,20 +372,6 @@ func differ(group int, got, want uint64) error {
 
 // sumSeed is the seed of a block's checksums.
 func sumSeed(k dynamo.ContentKey) uint64 { return binary.LittleEndian.Uint64(k[:]) }
-
-// copySum copies bytes of a block and returns the checksum of what arrived, piece
-// by piece, so that they are read while they are near.
-func copySum(dst, src []byte, k dynamo.ContentKey) uint64 {
-	if len(src) <= copyPiece {
-		return xxh3.HashSeed(dst[:copy(dst, src)], sumSeed(k))
-	}
-	h := xxh3.NewSeed(sumSeed(k))
-	for at := 0; at < len(src); at += copyPiece {
-		piece := dst[at:][:copy(dst[at:], src[at:min(at+copyPiece, len(src))])]
-		_, _ = h.Write(piece) // a hash does not fail
-	}
-	return h.Sum64()
-}
 
 // differs says how a header is not that of the block wanted; a generation of 0 is not
 // compared.

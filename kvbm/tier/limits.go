@@ -14,9 +14,6 @@ const (
 	// MaxListed bounds the blocks of a tier that a Command lists; there is no more of the
 	// list.
 	MaxListed = 10_000
-	// copyPiece is the number of bytes copied and summed at a time. They fit into a core's
-	// second cache, and are enough for copies that do not read what they overwrite.
-	copyPiece = 512 << 10
 	// minBounce and maxBounce bound the number of frames on their way from an engine into
 	// a store, where there is no host tier, and bounceBytes is what they may take beyond
 	// the least number; more are not taken. An engine offers the blocks of a whole step at

@@ -9,6 +9,7 @@ import (
 	"github.com/zeebo/xxh3"
 
 	"github.com/dynamo-go/dynamo"
+	"github.com/dynamo-go/dynamo/internal/copysum"
 	"github.com/dynamo-go/dynamo/kvbm"
 	"github.com/dynamo-go/dynamo/obs"
 )
@@ -151,7 +152,8 @@ func (f *fetch) open(s *sealer, frame []byte) error {
 	return err
 }
 
-// check copies groups up to number to from a frame to the engine, and checks them. Those
+// check copies groups up to number to from a frame to the engine, and checks them: the sum
+// is of the bytes that the engine is given, whatever becomes of the frame meanwhile. Those
 // that nobody wants any more, as when another block of the load was wrong, are checked as
 // well: what the block is must be known all the same.
 func (f *fetch) check(s *sealer, l *Load, frame []byte, to int) outcome {
@@ -159,7 +161,7 @@ func (f *fetch) check(s *sealer, l *Load, frame []byte, to int) outcome {
 	wanted, body := true, frame[s.geometry.bodyOffset():]
 	for i := f.groups; i < to && err == nil; i++ {
 		from, end := f.ends.begin(i), f.ends[i]
-		wanted = wanted && l.write(func() { err = differ(i, copySum(f.into[from:], body[from:end], f.want.Key), f.sums[i]) })
+		wanted = wanted && l.write(func() { err = differ(i, copysum.Copy(f.into[from:], body[from:end], sumSeed(f.want.Key)), f.sums[i]) })
 		if !wanted {
 			err = differ(i, xxh3.HashSeed(body[from:end], sumSeed(f.want.Key)), f.sums[i])
 		}
