@@ -266,10 +266,17 @@ func (e *Engine) ours(d *discovered, p *process) error {
 // launch starts the server and waits until it is ready, again and again while it
 // dies of something that may pass.
 func (e *Engine) launch(ctx context.Context) (*discovered, error) {
-	if err := e.makePlan(ctx); err != nil {
-		return nil, err
+	events := e.events
+	for tries := 1; ; tries++ {
+		e.events = events
+		if err := e.makePlan(ctx); err != nil {
+			return nil, err
+		}
+		chosen := e.config.Command.Port == 0 && !given(e.config.Command.Args, "--port")
+		if !chosen || tries == portTries || e.portFree(ctx) == nil {
+			return e.start(ctx)
+		} // another process was quicker to take the port
 	}
-	return e.start(ctx)
 }
 
 // start starts the server of the plan and waits until it is ready.
