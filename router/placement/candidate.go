@@ -54,6 +54,9 @@ func (r Role) String() string {
 	return "role(" + strconv.Itoa(int(r)) + ")"
 }
 
+// takes reports whether a worker of the role takes requests of another.
+func (r Role) takes(asked Role) bool { return r == Whole || r == asked }
+
 // Candidate is what a decision knows of a worker, or of one data-parallel rank of
 // it. It lives as long as the worker does and is changed in place: SetReport and
 // SetModel take in what comes from outside and clamp or refuse what cannot be,

@@ -21,11 +21,11 @@ func (f *Fleet) Choose(p Params, r *Request) Choice {
 	var d Decision
 	d.Params, d.Request, d.alone = p, *r, true
 	d.now = f.refresh(&d.Params, r.Now)
-	d.Candidates, d.rows = f.candidates, f.rows
-	d.Scores = slices.Grow(f.scores[:0], len(f.rows))[:len(f.rows)]
+	d.Candidates, d.table = f.candidates, &f.table
+	d.Scores = slices.Grow(f.scores[:0], len(f.candidates))[:len(f.candidates)]
 	f.scores = d.Scores
-	if d.priced() && r.plain() {
-		f.cheapest(&d)
+	if d.byPrice = d.priced() && r.plain(); d.byPrice {
+		d.cheapest()
 	} else {
 		d.make()
 	}
@@ -42,33 +42,23 @@ func (r *Request) plain() bool {
 }
 
 // cheapest finds the winner of a decision whose costs are made of prices. Scores are
-// made of those alone that hold something, or that a price does not say enough of.
-func (f *Fleet) cheapest(d *Decision) {
-	d.Winner = None
-	whole, need, role := d.features(), d.need(), d.Request.Role
-	f.holds = slices.Grow(f.holds[:0], len(f.rows))[:len(f.rows)]
-	for k := range d.Request.Overlaps {
-		if i := d.Request.Overlaps[k].Candidate; uint(i) < uint(len(f.rows)) {
-			f.holds[i] = int32(k + 1)
-		}
-	}
+// made of those alone that a price does not say enough of.
+func (d *Decision) cheapest() {
+	d.Winner, d.whole = None, d.features()
+	d.table.hold(&d.Request, &d.whole)
+	rows, costs, role := d.table.rows, d.table.cost(d.whole, d.now), d.Request.Role
 	var best Score
-	for i := range f.rows {
-		row := &f.rows[i]
-		if row.verdict != Fit || row.role != Whole && row.role != role {
+	for i := range rows {
+		score, cost := &rows[i].score, costs[i]
+		if score.Verdict != Fit || cost > best.Cost && cost < maxCost && d.Winner != None && !best.Doubted || !rows[i].role.takes(role) {
 			continue
 		}
-		x := Score{Doubted: row.doubted, overlap: f.holds[i]}
-		if f.holds[i] == 0 && need <= row.room {
-			x.Cost = row.price.of(&whole, d.now)
+		if !(cost < maxCost) {
+			d.Scores[i] = *score
+			d.Scores[i].overlap = d.table.overlaps[i]
+			cost = finite(d.Terms(i).total())
 		}
-		if f.holds[i] != 0 || need > row.room || !(x.Cost < maxCost) {
-			s := &d.Scores[i]
-			s.stand(&row.standing, role)
-			s.overlap = f.holds[i]
-			d.charge(i, &row.price, &whole, need)
-			x.Cost = s.Cost
-		}
+		x := Score{Doubted: score.Doubted, Cost: cost}
 		if d.Winner == None || x.Doubted == best.Doubted && x.Cost < best.Cost {
 			d.Winner, best = i, x
 			continue
@@ -80,16 +70,11 @@ func (f *Fleet) cheapest(d *Decision) {
 			}
 		}
 	}
-	for k := range d.Request.Overlaps {
-		if i := d.Request.Overlaps[k].Candidate; uint(i) < uint(len(f.rows)) {
-			f.holds[i] = 0
-		}
+	if i := d.Winner; i != None {
+		d.Scores[i] = rows[i].score
+		d.Scores[i].overlap = d.table.overlaps[i]
 	}
-	if d.Winner != None {
-		s := &d.Scores[d.Winner]
-		s.stand(&f.rows[d.Winner].standing, role)
-		s.overlap = best.overlap
-	}
+	d.table.release(&d.Request)
 }
 
 // chosen is a candidate with a score that is not among the decision's.
@@ -154,11 +139,11 @@ func (f *Fleet) next(r *Request) int {
 	}
 	winner, best, end := None, contender{}, int32(len(t.of))
 	for i := t.next[end]; i != end; i = t.next[i] {
-		row := &f.rows[i]
-		if row.verdict != Fit || row.role != Whole && row.role != r.Role {
+		row := &f.table.rows[i]
+		if row.score.Verdict != Fit || !row.role.takes(r.Role) {
 			continue
 		}
-		x := contender{doubted: row.doubted, cost: 0 - float32(t.of[t.prev[end]]-t.of[i])}
+		x := contender{doubted: row.score.Doubted, cost: 0 - float32(t.of[t.prev[end]]-t.of[i])}
 		if winner != None && !best.doubted && x.cost > best.cost {
 			break // as are all that follow
 		}

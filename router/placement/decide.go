@@ -76,9 +76,12 @@ type Decision struct {
 	fit  int
 	// most is what mostHeld says, and one more; 0 is not known yet.
 	most int
-	// rows are the candidates worked out, and now the request's time in theirs.
-	rows []row
-	now  int64
+	// table is the candidates worked out, or nil, and now the request's time in its rows'.
+	table *table
+	now   int64
+	// byPrice is what priced says, and whole the request then where nothing of it is held.
+	byPrice bool
+	whole   features
 	// alone says that nobody but the winner is asked for.
 	alone bool
 }
@@ -95,6 +98,9 @@ func Decide(p Params, r Request, candidates []Candidate, scores []Score) (d Deci
 // make makes the decision.
 func (d *Decision) make() {
 	d.Winner = None
+	if d.byPrice = d.priced(); d.byPrice {
+		d.whole = d.features()
+	}
 	d.admit()
 	if d.Request.Ranks != nil {
 		d.passOver()
@@ -123,13 +129,21 @@ func (d *Decision) Again() int {
 // admit finds out who may win, and how much each holds.
 func (d *Decision) admit() {
 	r := &d.Request
-	if d.rows != nil {
-		d.admitRows()
-	} else {
+	switch {
+	case d.table == nil:
 		for i := range d.Scores {
-			st := d.Candidates[i].stand(r.Now)
-			d.Scores[i].stand(&st, r.Role)
+			c := &d.Candidates[i]
+			d.Scores[i] = c.stand(r.Now, c.fresh(r.Now))
+			if !c.Role.takes(r.Role) {
+				d.Scores[i].Verdict = IsMiscast
+			}
 		}
+		d.overlap()
+	case d.byPrice:
+		d.admitPriced()
+	default:
+		d.admitRows()
+		d.overlap()
 	}
 	if len(r.Excluded) > 0 {
 		d.exclude()
@@ -137,53 +151,70 @@ func (d *Decision) admit() {
 	if r.Adapter != "" || r.Pin != (Pin{}) || len(r.Required) > 0 || d.Params.Policy == Direct {
 		d.pick()
 	}
-	d.overlap()
 }
 
-// overlap tells candidates what they hold of the prompt, and costs those again that
-// are worked out.
+// overlap tells candidates what they hold of the prompt.
 func (d *Decision) overlap() {
-	var whole features
-	var need float32
-	charge := d.rows != nil && d.priced()
-	if charge && len(d.Request.Overlaps) > 0 {
-		whole, need = d.features(), d.need()
-	}
 	for k := range d.Request.Overlaps {
-		i := d.Request.Overlaps[k].Candidate
-		if uint(i) >= uint(len(d.Scores)) {
-			continue
-		}
-		s := &d.Scores[i]
-		s.overlap = int32(k + 1)
-		if charge && s.Verdict == Fit {
-			d.charge(int(i), &d.rows[i].price, &whole, need)
+		if i := d.Request.Overlaps[k].Candidate; uint(i) < uint(len(d.Scores)) {
+			d.Scores[i].overlap = int32(k + 1)
 		}
 	}
 }
 
-// admitRows admits candidates that are worked out, and costs them while they are at
-// hand.
+// admitRows admits candidates that are worked out.
 func (d *Decision) admitRows() {
-	role, priced := d.Request.Role, d.priced()
-	f, need := d.features(), d.need()
-	for i := range d.rows {
-		row, s := &d.rows[i], &d.Scores[i]
-		s.stand(&row.standing, role)
-		if priced && row.verdict == Fit {
-			if s.Cost = row.price.of(&f, d.now); need > row.room || !(s.Cost < maxCost) {
+	role, rows := d.Request.Role, d.table.rows
+	for i := range rows {
+		if d.Scores[i] = rows[i].score; !rows[i].role.takes(role) {
+			d.Scores[i].Verdict = IsMiscast
+		}
+	}
+}
+
+// admitPriced admits and costs candidates that are worked out, while they are at hand.
+func (d *Decision) admitPriced() {
+	d.table.hold(&d.Request, &d.whole)
+	role, rows, costs := d.Request.Role, d.table.rows, d.table.cost(d.whole, d.now)
+	n := len(rows)
+	scores, overlaps := d.Scores[:n], d.table.overlaps[:n]
+	costs = costs[:n]
+	for i := range rows {
+		row, s := &rows[i], &scores[i]
+		*s = row.score
+		s.overlap = overlaps[i]
+		if !row.role.takes(role) {
+			s.Verdict = IsMiscast
+		}
+		if s.Verdict == Fit {
+			if s.Cost = costs[i]; !(s.Cost < maxCost) {
 				s.Cost = finite(d.Terms(i).total())
 			}
 		}
 	}
+	d.table.release(&d.Request)
 }
 
-// stand begins a score.
-func (s *Score) stand(st *standing, role Role) {
-	s.Verdict, s.Doubted, s.Aside, s.Load, s.Others, s.Cost, s.overlap = st.verdict, st.doubted, false, st.load, st.others, 0, 0
-	if st.role != Whole && st.role != role {
-		s.Verdict = IsMiscast
+// stand says whether c can take a request, and how many it holds.
+func (c *Candidate) stand(at time.Time, fresh bool) (s Score) {
+	s.Load, s.Doubted = int32(clamp(c.Booked, 0, maxRequests)), later(c.DoubtedUntil, at)
+	if others := c.Report.Requests - c.Report.Booked; others > 0 && fresh {
+		s.Others = int32(min(others, maxRequests))
+		s.Load += s.Others
 	}
+	switch {
+	case c.State == Down:
+		s.Verdict = IsDown
+	case c.State == Draining:
+		s.Verdict = IsDraining
+	case later(c.HeldUntil, at):
+		if s.Verdict = IsHeld; c.Lost {
+			s.Verdict = IsLost
+		}
+	case c.MaxRunning > 0 && int(s.Load) >= c.MaxRunning+c.MaxQueue:
+		s.Verdict = IsFull
+	}
+	return s
 }
 
 // held is how many tokens of the prompt a candidate holds, by the fastest tier they
@@ -193,6 +224,15 @@ func (d *Decision) held(i int) (tokens [4]int) {
 		return d.Request.held(&d.Request.Overlaps[k-1])
 	}
 	return tokens
+}
+
+// onDevice is how much of the prompt a candidate holds, if that is all on the device.
+func (d *Decision) onDevice(i int) (tokens int, all bool) {
+	k := d.Scores[i].overlap
+	if k == 0 {
+		return 0, true
+	}
+	return d.Request.onDevice(&d.Request.Overlaps[k-1])
 }
 
 // fresh reports whether the last report counts.
@@ -286,7 +326,7 @@ func (d *Decision) grouped() int {
 		if d.Candidates[i].Key != d.Request.Sticky || s.Verdict != Fit || s.Doubted {
 			continue
 		}
-		if winner == None || d.before(rule, i, winner) {
+		if winner == None || rule.compare(d.contender(i), d.contender(winner)) < 0 {
 			winner = i
 		}
 	}
@@ -295,33 +335,41 @@ func (d *Decision) grouped() int {
 
 // rankAll finds the best of those that are fit. Most are passed by at a glance.
 func (d *Decision) rankAll() {
-	rule, most := d.rule(), len(d.top)
+	rule, most, scores := d.rule(), len(d.top), d.Scores
 	if d.alone {
 		most = 1
 	}
-	n, fit, worst := 0, 0, uint64(math.MaxUint64)
-	for i := range d.Scores {
-		s := &d.Scores[i]
+	// worst is the cost of the last of the best, once there are so many and it is on no
+	// level but the best.
+	n, fit, worst := 0, 0, float32(math.Inf(1))
+	var top [recordEntries + 1]int32
+	var keys [recordEntries + 1]uint64 // of the best
+	for i := range scores {
+		s := &scores[i]
 		if s.Verdict != Fit {
 			continue
 		}
-		fit++
-		if n == most {
-			if s.key() > worst || !d.before(rule, i, int(d.top[n-1])) {
-				continue
+		if fit++; s.Cost > worst {
+			continue
+		}
+		k, key := n, s.key()
+		for k > 0 && (key <= keys[k-1] || rule.draws) {
+			if (key == keys[k-1] || rule.draws) && rule.compare(d.contender(i), d.contender(int(top[k-1]))) >= 0 {
+				break
 			}
-			n--
+			if k--; k+1 < most {
+				top[k+1], keys[k+1] = top[k], keys[k]
+			}
 		}
-		k := n
-		for ; k > 0 && d.before(rule, i, int(d.top[k-1])); k-- {
-			d.top[k] = d.top[k-1]
+		if k == most {
+			continue
 		}
-		d.top[k] = int32(i)
-		if n++; n == most && !rule.draws {
-			worst = d.Scores[d.top[n-1]].key()
+		top[k], keys[k] = int32(i), key
+		if n = min(n+1, most); n == most && !rule.draws && keys[n-1]>>32 == 0 {
+			worst = scores[top[n-1]].Cost
 		}
 	}
-	d.tops, d.fit = n, fit
+	d.top, d.tops, d.fit = top, n, fit
 }
 
 // key sorts scores as a rule that does not draw sorts their contenders, as far as level
@@ -343,19 +391,14 @@ func (s *Score) key() uint64 {
 	return key
 }
 
-// before compares fit candidates; what a glance tells apart needs no more.
-func (d *Decision) before(rule rule, i, j int) bool {
-	if !rule.draws {
-		if a, b := d.Scores[i].key(), d.Scores[j].key(); a != b {
-			return a < b
-		}
-	}
-	return rule.compare(d.contender(i), d.contender(j)) < 0
-}
-
 // contender is a candidate as the choice sees it.
 func (d *Decision) contender(i int) contender {
-	s, c := &d.Scores[i], &d.Candidates[i]
+	s := &d.Scores[i]
+	if d.table != nil && d.byPrice {
+		about := &d.table.details[i]
+		return contender{id: uint64(about.key.ID), rank: uint16(about.rank), doubted: s.Doubted, aside: s.Aside, cost: s.Cost, tie: d.tieOf(about.name)}
+	}
+	c := &d.Candidates[i]
 	x := contender{id: uint64(c.ID), rank: uint16(c.Rank), doubted: s.Doubted, aside: s.Aside, cost: s.Cost, tie: d.tie(i)}
 	if p := d.Params.Policy; p == LeastLoaded || p == PowerOfTwo || p == Session && d.Request.Session == 0 {
 		x.second = uint32(clamp(c.BookedTokens, 0, maxTokens))
@@ -371,8 +414,14 @@ func (d *Decision) tie(i int) uint32 {
 		// A worker keeps its sessions from one life to the next.
 		return uint32(mix(d.Request.Session^mix(uint64(c.ID)^mix(uint64(c.Rank)))) >> 32)
 	}
-	return uint32(mix(d.Request.Seed^mix(uint64(c.ID))^c.Epoch^uint64(c.Rank)<<48) >> 32)
+	return d.tieOf(c.name())
 }
+
+// tieOf is the key that is made of the seed.
+func (d *Decision) tieOf(name uint64) uint32 { return uint32(mix(d.Request.Seed^name) >> 32) }
+
+// name tells candidates apart.
+func (c *Candidate) name() uint64 { return mix(uint64(c.ID)) ^ c.Epoch ^ uint64(c.Rank)<<48 }
 
 // rule is how contenders are compared.
 func (d *Decision) rule() rule {

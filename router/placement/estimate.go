@@ -214,7 +214,7 @@ func (s *Shadow) Observe(d *Decision) int {
 	}
 	other := Decision{Params: s.Params, Request: d.Request, Candidates: d.Candidates}
 	if s.Params.Prior == d.Params.Prior {
-		other.rows, other.now = d.rows, d.now // they are worked out alike
+		other.table, other.now = d.table, d.now // they are worked out alike
 	}
 	other.Scores = slices.Grow(s.scores[:0], len(d.Candidates))[:len(d.Candidates)]
 	s.scores = other.Scores

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/dynamo-go/dynamo"
+	"github.com/dynamo-go/dynamo/perfmodel"
 	"github.com/dynamo-go/dynamo/router/placement"
 )
 
@@ -77,6 +78,141 @@ func TestFleet(t *testing.T) {
 				t.Fatalf("step %d, %v: the fleet chooses %d, Decide %d: %+v", i, p.Policy, got, want.Winner, want.Scores)
 			}
 		}
+	}
+}
+
+// TestFleetRecord: fleets of any size, with candidates alike, full caches, prompts that
+// begin in the future and models beyond all measure, cost and rank as Decide does, to the
+// bit, and their records say the same, to the bit but for terms, which are rounded.
+func TestFleetRecord(t *testing.T) {
+	rng := rand.New(rand.NewPCG(17, 18))
+	priced := 0
+	for round := range 1500 {
+		n := 1 + rng.IntN(1+rng.IntN(160))
+		cs := strange(fleet(n, rng), rng)
+		var f placement.Fleet
+		for _, c := range cs {
+			f.Add(c)
+		}
+		for f.Len() > 1 && rng.IntN(3) == 0 {
+			f.Remove(rng.IntN(f.Len()))
+		}
+		q := ask(round, f.Len(), rng)
+		if round%2 == 0 { // on the device alone: prices say it all
+			for k := range q.Overlaps {
+				b := &q.Overlaps[k].Blocks
+				b[1], b[2], b[3] = b[0], b[0], b[0]
+			}
+		}
+		switch rng.IntN(12) {
+		case 0:
+			q.Sticky = f.Candidates()[rng.IntN(f.Len())].Key
+		case 1:
+			q.Excluded = []placement.Key{f.Candidates()[rng.IntN(f.Len())].Key}
+		case 2:
+			q.Preferred = []placement.Preference{{Label: "zone=a", Weight: rng.Float64()}}
+		case 3:
+			q.Overlaps = append(q.Overlaps, placement.Overlap{Candidate: int32(rng.IntN(2 * n)), Blocks: [4]uint32{9, 9, 9, 9}})
+		}
+		p := params(placement.KV, rng)
+		if rng.IntN(8) == 0 {
+			p = params(allPolicies[rng.IntN(len(allPolicies))], rng)
+		}
+		f.Decide(p, q) // works them out; most is asked some time after that
+		q.Now = q.Now.Add(time.Duration(rng.IntN(40)) * time.Millisecond)
+		want := placement.Decide(p, q, slices.Clone(f.Candidates()), nil)
+		got := f.Decide(p, q)
+		for i := range got.Scores { // some know what those would cost that may not win
+			if s := &got.Scores[i]; s.Verdict != placement.Fit {
+				s.Cost, want.Scores[i].Cost = 0, 0
+			}
+		}
+		if got.Winner != want.Winner || !slices.Equal(got.Scores, want.Scores) {
+			t.Fatalf("round %d, %v: the fleet takes %d, Decide %d:\n%+v\n%+v", round, p.Policy, got.Winner, want.Winner, got.Scores, want.Scores)
+		}
+		a, b := got.AppendRecord(nil, 0), want.AppendRecord(nil, 0)
+		sameRecord(t, a, b, p.Policy == placement.KV || p.Policy == placement.Sticky)
+		r, err := placement.ParseRecord(a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for k, i := range want.Order()[:len(r.Best)] {
+			if got, want := r.Best[k].Worker, f.Candidates()[i].ID; got != want {
+				t.Fatalf("place %d of %d has worker %v, want %v", k, len(r.Best), got, want)
+			}
+			if o := r.Best[k]; p.Policy == placement.KV && o.Slower == 0 {
+				priced++
+			}
+		}
+		if c := f.Choose(p, &q); c.Winner != want.Winner {
+			t.Fatalf("round %d, %v: the fleet chooses %d, Decide %d", round, p.Policy, c.Winner, want.Winner)
+		}
+	}
+	if priced < 3000 {
+		t.Errorf("%d entries could be priced; the test tests little", priced)
+	}
+}
+
+// strange makes some of the candidates so.
+func strange(cs []placement.Candidate, rng *rand.Rand) []placement.Candidate {
+	alike := rng.IntN(3) == 0
+	for i := range cs {
+		c := &cs[i]
+		c.ID = dynamo.WorkerID(i + 1)
+		switch rng.IntN(12) {
+		case 0:
+			c.KVCapacity = rng.IntN(20_000)
+		case 1:
+			c.PrefillSince = begin.Add(time.Duration(rng.IntN(100)) * time.Millisecond)
+		case 2:
+			c.Model.PrefillSecondsPerToken, c.Model.DecodeFixedSeconds = 1e30, 1e30
+		case 3:
+			c.Model.PrefillSecondsPerToken, c.Model.PrefillSecondsPerPair = 1e-300, 1e300
+		case 4:
+			c.Prefills, c.PrefillTokens = 1<<20, 1<<30
+		case 5:
+			c.MaxRunning = 1
+		case 6:
+			c.Labels = []string{"zone=a"}
+		case 7:
+			c.Model = perfmodel.ClosedForm{PrefillSecondsPerToken: 1e-12, DecodeFixedSeconds: 1e-6}
+		}
+		if alike && i > 0 && rng.IntN(3) > 0 {
+			key := c.Key
+			*c = cs[0]
+			c.Key = key
+		}
+	}
+	return cs
+}
+
+// sameRecord compares records; terms, where there are some, to as much as they are
+// rounded by.
+func sameRecord(t *testing.T, a, b []byte, terms bool) {
+	t.Helper()
+	r, err := placement.ParseRecord(a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := placement.ParseRecord(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for k := range r.Best {
+		x, y := r.Best[k].Terms, s.Best[k].Terms
+		for _, v := range [][3]float64{{x.Wait, y.Wait, 0.0081}, {x.Prefill, y.Prefill, 0.0081}, {x.Slowdown, y.Slowdown, 0.0081}, {x.Load, y.Load, 0}, {x.Late, y.Late, 0.13}} {
+			if math.Abs(v[0]-v[1]) > v[2]*v[1]+0.017 {
+				t.Fatalf("got %+v, want %+v: %+v and %+v", x, y, r.Best[k], s.Best[k])
+			}
+		}
+	}
+	for k := range r.Best {
+		if e := 64 + 32*k; terms {
+			copy(a[e+24:e+32], b[e+24:e+32])
+		}
+	}
+	if !slices.Equal(a, b) {
+		t.Fatalf("got the record %x\nwant %x", a, b)
 	}
 }
 

@@ -62,7 +62,10 @@ const (
 func (d *Decision) AppendRecord(dst []byte, waited time.Duration) []byte {
 	r := &d.Request
 	top, n, bound := d.listed()
-	var h [headerBytes]byte
+	at, size := len(dst), headerBytes+n*entryBytes
+	dst = slices.Grow(dst, size)[:at+size]
+	clear(dst[at:])
+	h := dst[at:]
 	h[0], h[1], h[3], h[4] = recordVersion, byte(d.Params.Policy), byte(n), byte(d.Outcome())
 	rule := d.rule()
 	h[2] = flag(d.Winner != None, flagWinner) | flag(d.Sticky, flagGroup) | flag(rule.draws, flagDraws) | flag(d.inMilliseconds(), flagTerms)
@@ -80,9 +83,8 @@ func (d *Decision) AppendRecord(dst []byte, waited time.Duration) []byte {
 	le.PutUint32(h[52:], math.Float32bits(rule.high))
 	le.PutUint32(h[56:], math.Float32bits(rule.temperature))
 	le.PutUint32(h[60:], math.Float32bits(bound))
-	dst = append(dst, h[:]...)
-	for _, i := range top[:n] {
-		dst = d.appendEntry(dst, int(i))
+	for k, i := range top[:n] {
+		d.putEntry(dst[at+headerBytes+k*entryBytes:][:entryBytes], int(i))
 	}
 	return dst
 }
@@ -125,30 +127,52 @@ func (d *Decision) listed() (list [recordEntries]int32, n int, bound float32) {
 	return list, n, bound
 }
 
-// appendEntry appends the record of one candidate.
-func (d *Decision) appendEntry(dst []byte, i int) []byte {
-	var e [entryBytes]byte
-	s, c, x, le := &d.Scores[i], &d.Candidates[i], d.contender(i), binary.LittleEndian
+// putEntry puts the record of one candidate into e, which is zero.
+func (d *Decision) putEntry(e []byte, i int) {
+	s, x, le := &d.Scores[i], d.contender(i), binary.LittleEndian
 	le.PutUint64(e[0:], x.id)
 	le.PutUint32(e[8:], math.Float32bits(x.cost))
 	le.PutUint32(e[12:], x.tie)
 	le.PutUint16(e[16:], x.rank)
-	e[18] = flag(x.doubted, flagDoubted) | flag(x.aside, flagAside) | flag(d.Request.Sticky == c.Key && c.Key != (Key{}), flagServesGroup) |
-		flag(d.Params.model(c) == &c.Model, flagModel) | flag(len(d.Request.Preferred) > 0, flagPreferred)
-	e[19] = encodeAge(d.Request.Now, c.Report.At)
+	var key Key
+	var known bool
+	if d.table != nil {
+		about := &d.table.details[i]
+		key, known = about.key, about.known
+		e[19] = encodeAge(d.now-about.reported, about.reported != never)
+	} else {
+		c := &d.Candidates[i]
+		key, known = c.Key, c.known()
+		e[19] = encodeAge(int64(d.Request.Now.Sub(c.Report.At)), !c.Report.At.IsZero())
+	}
+	e[18] = flag(x.doubted, flagDoubted) | flag(x.aside, flagAside) | flag(d.Request.Sticky == key && key != (Key{}), flagServesGroup) |
+		flag(known, flagModel) | flag(len(d.Request.Preferred) > 0, flagPreferred)
 	if s.overlap > 0 {
 		blocks := &d.Request.Overlaps[s.overlap-1].Blocks
 		le.PutUint16(e[20:], saturate16(int(blocks[0])))
 		le.PutUint16(e[22:], saturate16(int(max(blocks[3], blocks[0])-blocks[0])))
 	}
 	if d.inMilliseconds() {
-		t := d.Terms(i)
-		le.PutUint64(e[24:], encodeTerms([6]float64{t.Wait, t.Prefill, t.Slowdown, d.perBlock(i), t.Load, t.Late}))
-		return append(dst, e[:]...)
+		terms := d.recorded(i)
+		le.PutUint64(e[24:], encodeTerms(&terms))
+		return
 	}
 	le.PutUint32(e[24:], uint32(s.Load))
 	le.PutUint32(e[28:], x.second)
-	return append(dst, e[:]...)
+}
+
+// recorded are the terms that a record has: wait, prefill, slowdown, what a block more
+// saves, load and late.
+func (d *Decision) recorded(i int) [6]float32 {
+	held, ok := d.ofPrice(i)
+	if !ok {
+		t := d.Terms(i)
+		return [6]float32{float32(t.Wait), float32(t.Prefill), float32(t.Slowdown), float32(d.perBlock(i, false)), float32(t.Load), float32(t.Late)}
+	}
+	f := d.whole
+	f.hold(d.Request.size(), held)
+	wait, prefill, slowdown, late := d.table.prices[i].terms(&d.table.details[i], &f, d.now)
+	return [6]float32{wait, prefill, slowdown, float32(d.perBlock(i, true)), 0, late}
 }
 
 func flag(set bool, bit byte) byte {
@@ -159,98 +183,106 @@ func flag(set bool, bit byte) byte {
 }
 
 // perBlock is by how much the cost falls with each block more that the candidate holds on
-// the device and not elsewhere, on average over as many as make up for what it costs more
-// than the winner: lateness, which is square, makes the first of them save most. 0 is for
-// nothing, and where they do not.
-func (d *Decision) perBlock(i int) float64 {
-	r, held := &d.Request, d.held(i)
-	left := r.size() - held[0]
-	block := min(r.BlockSize, left-1)
-	if block <= 0 {
+// the device, on average over as many as make up for what it costs more than the winner:
+// lateness, which is square, makes the first of them save most, and what a token attends to
+// makes the last. 0 is where they do not, or other things than cost made it lose, or it holds
+// some in slower tiers: there the next block saves less than those after it. Its cost is, or
+// is not, of its price.
+func (d *Decision) perBlock(i int, ofPrice bool) float64 {
+	if d.Winner == None || d.Sticky {
 		return 0
 	}
-	gap, blocks := 0.0, 1
-	if d.Winner != None {
-		gap = float64(d.Scores[i].Cost) - float64(d.Scores[d.Winner].Cost)
-	}
-	if gap > 0 {
-		blocks = min((d.mostHeld()-held[0])/block+2, (left-1)/block)
-	}
-	if blocks <= 0 {
+	s, w := &d.Scores[i], &d.Scores[d.Winner]
+	r, gap := &d.Request, float64(s.Cost)-float64(w.Cost)
+	held, all := d.onDevice(i)
+	block := min(r.BlockSize, r.size()-held-1)
+	if !(gap > 0) || s.Doubted != w.Doubted || s.Aside != w.Aside || !all || block <= 0 {
 		return 0
 	}
-	each := d.perBlockOfPrice(i, gap, block, &blocks)
-	if each < 0 {
-		before := d.costWith(i, 0)
-		each = (before - d.costWith(i, blocks*block)) / float64(blocks)
-		for range 2 {
-			if !(each > 0) || gap >= each*float64(blocks-1) {
-				break
-			}
-			blocks = int(gap/each) + 1
-			each = (before - d.costWith(i, blocks*block)) / float64(blocks)
+	blocks := min((d.mostHeld()-held)/block+2, (r.size()-held-1)/block)
+	before := float64(s.Cost)
+	if len(r.Preferred) > 0 { // which lowers it
+		before = d.costHolding(i, held, ofPrice)
+	}
+	if ofPrice {
+		blocks = min(blocks, d.table.prices[i].enough(gap, held, block))
+	}
+	each := (before - d.costHolding(i, held+blocks*block, ofPrice)) / float64(blocks)
+	for k := 0; k < 2 && !ofPrice && each > 0 && gap < each*float64(blocks-1); k++ {
+		blocks = int(gap/each) + 1
+		each = (before - d.costHolding(i, held+blocks*block, ofPrice)) / float64(blocks)
+	}
+	// What is said is tried: by so many blocks, made of what the record will have.
+	for tries := 0; tries < 3 && gap < each*float64(blocks); tries++ {
+		each = long(short(float32(each), termMantissa), termMantissa)
+		n := blocksFor(gap, each)
+		cost := d.costHolding(i, held+n*block, ofPrice)
+		if d.wins(i, held+n*block, cost, ofPrice) {
+			return each
 		}
+		less := (before - cost) / float64(n)
+		if !(less < each) {
+			break
+		}
+		each, blocks = less, (r.size()-held-1)/block
 	}
-	if !(each > 0) || gap > 0 && (gap >= each*float64(blocks) || !d.beats(i, held[0], blocksFor(gap, each)*block)) {
-		return 0
-	}
-	return each
+	return 0
 }
 
-// perBlockOfPrice is perBlock of a candidate that a price says enough of, or negative; it
-// lowers blocks to as many as are enough.
-func (d *Decision) perBlockOfPrice(i int, gap float64, block int, blocks *int) float64 {
-	held := d.held(i)
-	if !d.ofPrice(i, &held) {
-		return -1
-	}
-	p, f, before := &d.rows[i].price, d.features(), d.Scores[i].Cost
-	if len(d.Request.Preferred) > 0 { // which lowers it
-		f.hold(d.Request.size(), held[0])
-		before = p.of(&f, d.now)
-	}
-	// Without lateness each saves this at least: so few blocks are enough.
-	least := float64(p.token*(1+p.delayed)+p.beside+p.evict) + float64(p.pair*(1+p.delayed))*(float64(held[0])+float64(block)/2)
-	if least *= float64(block); gap < least*float64(*blocks-1) {
-		*blocks = int(gap/least) + 1
-	}
-	f.hold(d.Request.size(), held[0]+*blocks*block)
-	return float64(max(before-p.of(&f, d.now), 0)) / float64(*blocks)
+// enough is by how many blocks more of a prompt of which so much is held the cost falls by
+// gap: without lateness each saves this at least.
+func (p *price) enough(gap float64, held, block int) int {
+	least := float64(p.token*(1+p.delayed)+p.beside+p.evict) + float64(p.pair*(1+p.delayed))*(float64(held)+float64(block)/2)
+	return int(min(gap/(least*float64(block)), maxBlocks)) + 1
 }
 
-// ofPrice reports whether the cost of a candidate that holds so much is what its price says.
-func (d *Decision) ofPrice(i int, held *[4]int) bool {
-	return d.rows != nil && d.priced() && held[1]|held[2]|held[3] == 0 && d.need() <= d.rows[i].room
-}
-
-// beats reports whether a candidate that holds some of the prompt would win with so many
-// tokens more, as far as that is more than anybody holds: all others are later by that.
-func (d *Decision) beats(i, held, more int) bool {
-	most := min(held+more, d.Request.size()-1)
+// wins reports whether a candidate would win that held so much and cost so much then. As
+// far as that is more than anybody holds, all others are later by that.
+func (d *Decision) wins(i, held int, cost float64, ofPrice bool) bool {
+	most := min(held, d.Request.size()-1)
 	if most <= d.mostHeld() {
-		return true
+		return len(d.Request.Preferred) > 0 || float32(cost) < d.Scores[d.Winner].Cost
 	}
-	before := d.most
-	d.most = most + 1
-	beats := d.costWith(i, more) < d.costWith(d.Winner, 0)
-	d.most = before
-	return beats
+	before, whole, size := d.most, d.whole, d.Request.size()
+	d.most, d.whole.least, d.whole.leastPairs = most+1, float32(size-most), float32(pairs(size-most, most))
+	winner := 0.0
+	if n, ok := d.ofPrice(d.Winner); ok {
+		winner = d.costHolding(d.Winner, n, true)
+	} else {
+		winner = d.costOf(d.Winner, d.held(d.Winner))
+	}
+	wins := d.costHolding(i, held, ofPrice) < winner
+	d.most, d.whole = before, whole
+	return wins
+}
+
+// ofPrice says how much a candidate holds of the prompt, if its cost is what its price
+// says.
+func (d *Decision) ofPrice(i int) (held int, ok bool) {
+	if d.table == nil || !d.byPrice || d.whole.need > d.table.prices[i].room || !(d.Scores[i].Cost < maxCost) {
+		return 0, false
+	}
+	return d.onDevice(i)
 }
 
 // blocksFor is how many blocks make up for what a candidate costs more than the winner;
 // a few too many rather than too few.
 func blocksFor(gap, each float64) int { return int(math.Ceil(gap*1.005/each)) + 1 }
 
-// costWith is the cost in milliseconds of a candidate that holds so many tokens more on
-// the device.
-func (d *Decision) costWith(i, more int) float64 {
-	held, c := d.held(i), &d.Candidates[i]
-	if d.ofPrice(i, &held) {
-		f := d.features()
-		f.hold(d.Request.size(), held[0]+more)
-		return float64(d.rows[i].price.of(&f, d.now))
+// costHolding is the cost in milliseconds of a candidate that holds so much, all on the
+// device. Its cost is, or is not, of its price.
+func (d *Decision) costHolding(i, held int, ofPrice bool) float64 {
+	if ofPrice {
+		f := d.whole
+		f.hold(d.Request.size(), held)
+		return float64(d.table.prices[i].of(&f, d.now))
 	}
-	held[0] += more
+	return d.costOf(i, [4]int{held})
+}
+
+// costOf is the same by its terms.
+func (d *Decision) costOf(i int, held [4]int) float64 {
+	c := &d.Candidates[i]
 	m := d.Params.model(c)
 	b := c.batch(m, int(d.Scores[i].Load), d.Request.Now)
 	t := d.termsOf(i, m, &b, held)
@@ -303,7 +335,7 @@ type Entry struct {
 	// Terms are those of its cost, to 0.4 %, Decode with Evict in it.
 	Terms Terms
 	// PerBlock is by how much the cost falls with each block more, on average over as many
-	// as would make it the winner; 0 if there are none.
+	// as would make it the winner; 0 if there are none, or that is not known.
 	PerBlock float64
 	// Load is the requests it held, where there are no Terms.
 	Load int
@@ -428,12 +460,12 @@ func long(n uint64, mantissa int) float64 {
 }
 
 // encodeTerms packs four terms of 12 bits and two of 8, which are a few percent coarse.
-func encodeTerms(terms [6]float64) (bits uint64) {
+func encodeTerms(terms *[6]float32) (bits uint64) {
 	for i, v := range terms[:4] {
-		bits |= short(float32(v), termMantissa) << (i * termBits)
+		bits |= short(v, termMantissa) << (i * termBits)
 	}
 	for i, v := range terms[4:] {
-		bits |= short(float32(v), ageMantissa) << (4*termBits + i*8)
+		bits |= short(v, ageMantissa) << (4*termBits + i*8)
 	}
 	return bits
 }
@@ -448,12 +480,12 @@ func decodeTerms(bits uint64) (terms [6]float64) {
 	return terms
 }
 
-// encodeAge is 0 for no report; the age of one has a millisecond added.
-func encodeAge(now, at time.Time) byte {
-	if at.IsZero() {
+// encodeAge is 0 for no report; the age of one, in nanoseconds, has a millisecond added.
+func encodeAge(age int64, reported bool) byte {
+	if !reported {
 		return 0
 	}
-	return byte(short(float32(max(now.Sub(at), 0))/1e6+1, ageMantissa))
+	return byte(short(float32(max(age, 0))/1e6+1, ageMantissa))
 }
 
 func decodeAge(b byte) time.Duration {

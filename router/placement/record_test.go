@@ -129,13 +129,26 @@ func TestRecord(t *testing.T) {
 	}
 }
 
+// decide decides by kv, itself or by a fleet.
+func decide(itself bool, q placement.Request, cs []placement.Candidate) placement.Decision {
+	p := placement.DefaultParams(placement.KV)
+	if itself {
+		return placement.Decide(p, q, cs, nil)
+	}
+	var f placement.Fleet
+	for _, c := range cs {
+		f.Add(c)
+	}
+	return f.Decide(p, q)
+}
+
 // TestRecordTerms: what a record says of the terms is what the decision had.
 func TestRecordTerms(t *testing.T) {
 	rng := rand.New(rand.NewPCG(7, 8))
 	for i := range 2000 {
 		cs := fleet(6, rng)
 		q := ask(i, 6, rng)
-		d := placement.Decide(placement.DefaultParams(placement.KV), q, cs, nil)
+		d := decide(i%2 == 0, q, cs)
 		r, err := placement.ParseRecord(d.AppendRecord(nil, 0))
 		if err != nil {
 			t.Fatal(err)
@@ -165,7 +178,7 @@ func TestOtherwise(t *testing.T) {
 	for i := range 4000 {
 		cs := fleet(4, rng)
 		q := ask(i, 4, rng)
-		d := placement.Decide(placement.DefaultParams(placement.KV), q, cs, nil)
+		d := decide(i%2 == 0, q, cs)
 		if d.Winner == placement.None {
 			continue
 		}

@@ -113,6 +113,12 @@ func (r *Request) output() int {
 	return min(r.Expected, maxTokens)
 }
 
+// onDevice is how much of the prompt an overlap has, if that is all on the device.
+func (r *Request) onDevice(o *Overlap) (tokens int, all bool) {
+	b := &o.Blocks
+	return min(int(min(b[0], maxBlocks))*max(r.BlockSize, 0), r.size()), b[0] >= max(b[1], b[2], b[3])
+}
+
 // held returns how many tokens of the prompt lie in each tier and no faster one. It
 // never exceeds the prompt, and never falls from a tier to a slower one.
 func (r *Request) held(o *Overlap) (tokens [4]int) {

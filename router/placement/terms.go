@@ -89,7 +89,7 @@ func (c *Candidate) kvTokens(at time.Time) int {
 // costTotal costs everybody in milliseconds, all that a request costs. Those that are
 // worked out have been costed when they were admitted.
 func (d *Decision) costTotal() {
-	if !d.priced() {
+	if !d.byPrice {
 		for i := range d.Scores {
 			if d.Scores[i].Verdict == Fit {
 				d.Scores[i].Cost = finite(d.Terms(i).total())
@@ -97,15 +97,14 @@ func (d *Decision) costTotal() {
 		}
 		return
 	}
-	if d.rows != nil {
+	if d.table != nil {
 		return
 	}
-	whole, need := d.features(), d.need()
 	for i := range d.Scores {
 		s, c := &d.Scores[i], &d.Candidates[i]
 		if s.Verdict == Fit {
-			p := c.price(d.Params.model(c), int(s.Load), d.Request.Now, d.now)
-			d.charge(i, &p, &whole, need)
+			p, _ := c.price(d.Params.model(c), int(s.Load), d.Request.Now, d.now)
+			d.charge(i, &p)
 		}
 	}
 }
@@ -123,13 +122,19 @@ func (d *Decision) features() features {
 	size, output := d.Request.size(), d.Request.output()
 	length := float32(output) * (float32(size) + float32(output)/2)
 	most := d.mostHeld()
-	return features{float32(size), float32(pairs(size, 0)), float32(output), length, float32(size - most), float32(pairs(size-most, most))}
+	return features{float32(size), float32(pairs(size, 0)), float32(output), length, float32(size - most), float32(pairs(size-most, most)), d.need()}
 }
 
 // hold takes away from what is to be computed of a prompt of this size what is held.
 func (f *features) hold(size, held int) {
+	f.tokens, f.pairs = left(size, held)
+}
+
+// left is what is to be computed of a prompt of this size of which so much is held, the
+// last token at least, and the pairs with what that attends to.
+func left(size, held int) (tokens, attended float32) {
 	held = min(held, size-1)
-	f.tokens, f.pairs = float32(size-held), float32(pairs(size-held, held))
+	return float32(size - held), float32(pairs(size-held, held))
 }
 
 // mostHeld is how much of the prompt those hold on the device that hold most of it, all
@@ -151,17 +156,17 @@ func (d *Decision) mostHeld() int {
 }
 
 // charge costs a candidate by its price, or where that does not say by Terms.
-func (d *Decision) charge(i int, p *price, whole *features, need float32) {
-	s, f := &d.Scores[i], *whole
-	if k := s.overlap; k > 0 {
-		o := &d.Request.Overlaps[k-1]
-		if o.Blocks[3] > o.Blocks[0] || o.Blocks[2] > o.Blocks[0] || o.Blocks[1] > o.Blocks[0] {
+func (d *Decision) charge(i int, p *price) {
+	s, f := &d.Scores[i], d.whole
+	if s.overlap > 0 {
+		held, ok := d.onDevice(i)
+		if !ok {
 			s.Cost = finite(d.Terms(i).total())
 			return
 		}
-		f.hold(d.Request.size(), int(min(o.Blocks[0], maxBlocks))*max(d.Request.BlockSize, 0))
+		f.hold(d.Request.size(), held)
 	}
-	if s.Cost = p.of(&f, d.now); need > p.room || !(s.Cost < maxCost) {
+	if s.Cost = p.of(&f, d.now); !(s.Cost < maxCost) {
 		s.Cost = finite(d.Terms(i).total())
 	}
 }
