@@ -1,14 +1,16 @@
 package kvbm
 
-// handle names a block in one period of its life: the block's number plus one,
-// and the generation the block was in.
-type handle struct {
-	n   int32
-	gen uint32
-}
+// handle names a block in one period of its life: the generation the block was in, and
+// below it, in 32 bits, the block's number plus one. It is one word so that it is stored
+// and loaded whole: a load of what two stores have just written waits for both.
+type handle uint64
+
+func newHandle(n int32, gen uint32) handle { return handle(gen)<<32 | handle(n+1) }
 
 // ID is the block's index, 0 to Blocks-1.
-func (h handle) ID() int32 { return h.n - 1 }
+func (h handle) ID() int32 { return int32(uint32(h)) - 1 }
+
+func (h handle) gen() uint32 { return uint32(h >> 32) }
 
 // Partial is a block being filled by its one owner.
 type Partial struct{ handle }
@@ -20,7 +22,7 @@ type Complete struct{ handle }
 type Held struct{ handle }
 
 // IsZero reports whether h is no block.
-func (h Held) IsZero() bool { return h.n == 0 }
+func (h Held) IsZero() bool { return h.handle == 0 }
 
 // Loading is the target of a copy that is under way.
 type Loading struct{ handle }

@@ -14,6 +14,14 @@ type list[T any] struct {
 // at returns element i.
 func (l *list[T]) at(i int32) *T { return &l.chunks[uint32(i)/chunk][uint32(i)%chunk] }
 
+// get is at for any i; nil where there is no memory. An element that was not added is zero.
+func (l *list[T]) get(i int32) *T {
+	if c := int(uint32(i) / chunk); c < len(l.chunks) {
+		return &l.chunks[c][uint32(i)%chunk]
+	}
+	return nil
+}
+
 // add appends a zero element and returns its index.
 func (l *list[T]) add() int32 {
 	if int(l.n) == chunk*len(l.chunks) {

@@ -22,9 +22,10 @@ type Stats struct {
 
 // Stats returns the counts.
 func (p *Pool) Stats() Stats {
-	s := p.stats
-	s.Free, s.Partial, s.Complete = p.counts[stateFree], p.counts[statePartial], p.counts[stateComplete]
-	s.Held, s.Idle, s.Loading = p.counts[stateHeld], p.counts[stateIdle], p.counts[stateLoading]
+	s, c := p.stats, &p.counts
+	s.Free, s.Complete, s.Loading = p.vacant(), c.complete, c.loading
+	s.Held, s.Idle = c.registered-c.idle, c.idle
+	s.Partial = p.config.Blocks - s.Free - s.Complete - s.Loading - c.registered
 	s.Capacity, s.Leases = p.config.Blocks, len(p.leases.due)
 	return s
 }

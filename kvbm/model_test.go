@@ -372,6 +372,33 @@ func TestSealBehindRefused(t *testing.T) {
 	}
 }
 
+// TestEveryTokenCounts: a block is not found by ids of which any one is another, or under
+// another root, though the hash be the same; nor is what comes behind it.
+func TestEveryTokenCounts(t *testing.T) {
+	for _, size := range []int{1, 3, 4, 7, 8, 9, 15, 16, 20, 64} {
+		p, err := kvbm.New(kvbm.Config{Blocks: 3, BlockSize: size, PrefixCaching: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		u := filled(p, 3)
+		q := kvbm.Query{Root: u.chain.Root(), Blocks: u.chain.Blocks(), Tokens: u.chain.Tokens()}
+		if found, _ := p.Peek(q); found != 3 {
+			t.Errorf("blocks of %d: found %d of 3", size, found)
+		}
+		for i := range q.Tokens {
+			q.Tokens[i]++
+			if found, _ := p.Peek(q); found != i/size {
+				t.Errorf("blocks of %d: found %d with another id at %d, want %d", size, found, i, i/size)
+			}
+			q.Tokens[i]--
+		}
+		q.Root++
+		if found, _ := p.Peek(q); found != 0 {
+			t.Errorf("blocks of %d: found %d under another root", size, found)
+		}
+	}
+}
+
 // FuzzPool lets the fuzzer choose the operations of TestModel.
 func FuzzPool(f *testing.F) {
 	f.Add([]byte{4, 0, 0, 7, 1, 0, 1, 2, 0, 2, 0, 5, 0, 0, 0, 7, 1, 0, 1})
@@ -457,8 +484,7 @@ func TestConfig(t *testing.T) {
 	}
 }
 
-// TestAllocations wants none in steady state.
-// A pool takes memory for the blocks that were used, not for those it may use.
+// TestSizeGrowsWithUse: a pool takes memory for the blocks that were used, not for those it may use.
 func TestSizeGrowsWithUse(t *testing.T) {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
@@ -480,6 +506,7 @@ func TestSizeGrowsWithUse(t *testing.T) {
 	}
 }
 
+// TestAllocations wants none in steady state.
 func TestAllocations(t *testing.T) {
 	const blocks, size = 64, 16
 	p, err := kvbm.New(kvbm.Config{Blocks: blocks, BlockSize: size, PrefixCaching: true, Events: true})

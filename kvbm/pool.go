@@ -24,8 +24,8 @@ type block struct {
 	gen   uint32
 	refs  int32 // holders; in held only
 	entry int32 // the entry it is registered or a duplicate in, its draft, or none
-	// prev and next link the least recently used list (idle) or the duplicates of
-	// an entry (complete).
+	// prev and next link the least recently used list (idle), or a registered block (held:
+	// next alone) and its duplicates (complete). Otherwise they mean nothing.
 	prev, next int32
 	state      state
 }
@@ -38,11 +38,20 @@ type entry struct {
 	block    int32 // the block that matches get
 	parent   int32 // the entry before it, or none; gone when the entry is unused
 	children int32
-	dups     int32 // first duplicate block, or none
 }
 
 // gone is the parent of an unused entry: nobody's.
 const gone = int32(-2)
+
+// counts are the numbers of blocks from which those in other states follow. They are
+// chosen so that what is done to every block of every sequence changes few: to allocate
+// and to abort none, to release one.
+type counts struct {
+	registered int // held or idle
+	idle       int
+	complete   int
+	loading    int
+}
 
 // Pool is the device tier. See the package comment. What it keeps about blocks
 // grows with the number of blocks that were ever used: many pools of a size that is
@@ -54,7 +63,7 @@ type Pool struct {
 	ids     []dynamo.TokenID   // width per block of blocks
 	roots   []dynamo.CacheRoot // one per block; none with HashOnly
 	free    []int32            // a stack, of blocks: warm memory is used again first
-	counts  [numStates]int
+	counts  counts
 	entries list[entry]
 	spare   []int32 // unused entries
 	table   table
@@ -76,7 +85,6 @@ func New(c Config) (*Pool, error) {
 		p.width = 0
 	}
 	p.table = newTable(minSlots)
-	p.counts[stateFree] = c.Blocks
 	return p, nil
 }
 
@@ -104,78 +112,88 @@ func (p *Pool) discard(e int32) {
 func (p *Pool) Config() Config { return p.config }
 
 // Available is the number of blocks Allocate can give: free and idle ones.
-func (p *Pool) Available() int { return p.counts[stateFree] + p.counts[stateIdle] }
+func (p *Pool) Available() int { return p.vacant() + p.counts.idle }
+
+// vacant is the number of free blocks.
+func (p *Pool) vacant() int { return len(p.free) + p.config.Blocks - int(p.blocks.n) }
 
 // Allocate gives a block to fill: a free one, or else the least recently used
 // idle one. It reports false when there is neither.
 func (p *Pool) Allocate() (Partial, bool) {
-	n, ok := p.take()
-	if !ok {
+	n, b := p.take()
+	if b == nil {
 		return Partial{}, false
 	}
-	b := p.blocks.at(n)
 	p.shift(b, statePartial)
-	return Partial{handle{n + 1, b.gen}}, true
+	return Partial{newHandle(n, b.gen)}, true
 }
 
 // Abort gives up a partial block.
-func (p *Pool) Abort(b Partial) { p.reset(p.check(b.handle, statePartial)) }
+func (p *Pool) Abort(b Partial) { p.reset(b.ID(), p.check(b.handle, statePartial)) }
 
 // Complete names the content of a block that its owner has filled.
 func (p *Pool) Complete(b Partial, c Content) Complete {
-	n := p.check(b.handle, statePartial)
-	p.fill(n, c)
-	return Complete{p.handle(n)}
+	bl := p.check(b.handle, statePartial)
+	p.fill(b.ID(), bl, c)
+	return Complete{newHandle(b.ID(), bl.gen)}
 }
 
 // Discard gives up a complete block that was not registered.
 func (p *Pool) Discard(b Complete) {
-	n := p.check(b.handle, stateComplete)
-	p.discard(p.blocks.at(n).entry)
-	p.reset(n)
+	bl := p.check(b.handle, stateComplete)
+	p.discard(bl.entry)
+	p.counts.complete--
+	p.reset(b.ID(), bl)
 }
 
 // Load gives a block as the target of a copy, as Allocate gives one to compute.
 func (p *Pool) Load() (Loading, bool) {
-	n, ok := p.take()
-	if !ok {
+	n, b := p.take()
+	if b == nil {
 		return Loading{}, false
 	}
-	p.move(n, stateLoading)
-	return Loading{p.handle(n)}, true
+	p.counts.loading++
+	p.shift(b, stateLoading)
+	return Loading{newHandle(n, b.gen)}, true
 }
 
 // Arrived registers a block whose copy has ended well, as Register does.
 func (p *Pool) Arrived(b Loading, c Content, parent Held) (Held, Outcome) {
-	n := p.check(b.handle, stateLoading)
-	p.fill(n, c)
-	return p.Register(Complete{p.handle(n)}, parent)
+	bl := p.check(b.handle, stateLoading)
+	p.counts.loading--
+	p.fill(b.ID(), bl, c)
+	return p.Register(Complete{newHandle(b.ID(), bl.gen)}, parent)
 }
 
 // Failed gives up a block whose copy failed and writes to it no more.
-func (p *Pool) Failed(b Loading) { p.reset(p.check(b.handle, stateLoading)) }
+func (p *Pool) Failed(b Loading) {
+	bl := p.check(b.handle, stateLoading)
+	p.counts.loading--
+	p.reset(b.ID(), bl)
+}
 
 // Release gives up one hold. The last one makes a registered block idle, the most
 // recently used one; or, if a duplicate of it is in use, frees it and lets that
 // one be found instead. A block that could not be registered is freed. A chain is
 // released from its end.
 func (p *Pool) Release(h Held) {
-	n := p.checkHeld(h)
-	b := p.blocks.at(n)
+	b := p.checkHeld(h)
 	switch {
 	case b.state == stateComplete:
 		if b.entry != none {
-			p.unlinkDuplicate(n)
+			p.unlinkDuplicate(b)
 		}
-		p.reset(n)
+		p.counts.complete--
+		p.reset(h.ID(), b)
 	case b.refs > 1:
 		b.refs--
-	case p.entries.at(b.entry).dups != none:
+	case b.next != none:
 		p.promote(b.entry)
 	default:
 		b.refs = 0
+		p.counts.idle++
 		p.shift(b, stateIdle)
-		p.pushIdle(n)
+		p.pushIdle(h.ID(), b)
 	}
 }
 
@@ -183,9 +201,9 @@ func (p *Pool) Release(h Held) {
 // events for what is still held and found.
 func (p *Pool) Clear() {
 	for p.oldest != none {
-		n := p.oldest
-		p.unregister(n, false)
-		p.reset(n)
+		n, b := p.oldest, p.blocks.at(p.oldest)
+		p.unregister(b, false)
+		p.reset(n, b)
 	}
 	if p.config.Events {
 		p.log.cleared()
@@ -193,86 +211,88 @@ func (p *Pool) Clear() {
 	}
 }
 
-// take returns a block out of nowhere: free, with its state to be set.
-func (p *Pool) take() (int32, bool) {
-	if last := len(p.free) - 1; last >= 0 {
-		n := p.free[last]
-		p.free = p.free[:last]
-		return n, true
+// take returns a block out of nowhere, free, with its state to be set; nil if there is
+// none.
+func (p *Pool) take() (int32, *block) {
+	last := len(p.free) - 1
+	if last < 0 {
+		return p.reclaim()
 	}
+	n := p.free[last]
+	p.free = p.free[:last]
+	return n, p.blocks.at(n)
+}
+
+// reclaim is take when no block that was used is free.
+func (p *Pool) reclaim() (int32, *block) {
 	if int(p.blocks.n) < p.config.Blocks {
-		return p.fresh(), true
+		n := p.fresh()
+		return n, p.blocks.at(n)
 	}
 	n := p.oldest
 	if n == none {
-		return none, false
+		return none, nil
 	}
-	p.unregister(n, true)
+	b := p.blocks.at(n)
+	p.unregister(b, true)
 	p.stats.Evicted++
-	p.move(n, stateFree)
-	return n, true
+	p.shift(b, stateFree)
+	return n, b
 }
 
 // fill writes the content of block n, which becomes complete, into a draft.
-func (p *Pool) fill(n int32, c Content) {
+func (p *Pool) fill(n int32, b *block, c Content) {
 	if len(c.Tokens) != p.width {
 		panic("BUG: kvbm: a full block with another number of tokens")
 	}
 	e := p.unused()
-	*p.entries.at(e) = entry{content: c.Block, block: n, parent: none, dups: none}
-	p.blocks.at(n).entry = e
+	*p.entries.at(e) = entry{content: c.Block, block: n, parent: none}
+	b.entry = e
 	if p.width > 0 {
 		p.roots[n] = c.Root
 		copy(p.tokens(n), c.Tokens)
 	}
-	p.move(n, stateComplete)
+	p.counts.complete++
+	p.shift(b, stateComplete)
 }
 
 // reset frees block n.
-func (p *Pool) reset(n int32) {
-	b := p.blocks.at(n)
+func (p *Pool) reset(n int32, b *block) {
 	b.entry, b.refs = none, 0
-	p.move(n, stateFree)
+	p.shift(b, stateFree)
 	p.free = append(p.free, n)
 }
 
-// move changes the state of block n and ends the handles to it, save between
-// the two states that a Held spans.
-func (p *Pool) move(n int32, to state) { p.shift(p.blocks.at(n), to) }
-
-// shift is move for a block that is at hand.
+// shift changes the state of a block and ends the handles to it, save between the two
+// states that a Held spans.
 func (p *Pool) shift(b *block, to state) {
 	p.peeked.holds = false
-	p.counts[b.state]--
-	p.counts[to]++
 	if !(b.state == stateComplete && to == stateHeld) {
 		b.gen++
 	}
 	b.state = to
 }
 
-// handle returns the handle of block n as it is.
-func (p *Pool) handle(n int32) handle { return handle{n + 1, p.blocks.at(n).gen} }
-
-// check returns the block of a handle that must be current and in state s.
-func (p *Pool) check(h handle, s state) int32 {
-	n := h.n - 1
-	if uint32(n) >= uint32(p.blocks.n) || p.blocks.at(n).gen != h.gen || p.blocks.at(n).state != s {
-		panic("BUG: kvbm: a handle used after it was given away")
+// check returns the block of a handle that must be current and in state s. A block that
+// was never used is free, which is no state of a handle's.
+func (p *Pool) check(h handle, s state) *block {
+	b := p.blocks.get(h.ID())
+	if b == nil || b.gen != h.gen() || b.state != s {
+		panic(staleHandle)
 	}
-	return n
+	return b
 }
 
 // checkHeld is check for the two states a Held spans.
-func (p *Pool) checkHeld(h Held) int32 {
-	n := h.n - 1
-	if uint32(n) < uint32(p.blocks.n) {
-		if b := p.blocks.at(n); b.gen == h.gen && (b.state == stateHeld || b.state == stateComplete) {
-			return n
-		}
+func (p *Pool) checkHeld(h Held) *block {
+	b := p.blocks.get(h.ID())
+	if b != nil && b.gen == h.gen() && (b.state == stateHeld || b.state == stateComplete) {
+		return b
 	}
-	panic("BUG: kvbm: a handle used after it was given away")
+	panic(staleHandle)
 }
+
+const staleHandle = "BUG: kvbm: a handle used after it was given away"
 
 // tokens returns the ids of block n.
 func (p *Pool) tokens(n int32) []dynamo.TokenID {
@@ -288,8 +308,7 @@ func (p *Pool) root(n int32) dynamo.CacheRoot {
 }
 
 // pushIdle makes block n the most recently used idle one.
-func (p *Pool) pushIdle(n int32) {
-	b := p.blocks.at(n)
+func (p *Pool) pushIdle(n int32, b *block) {
 	b.prev, b.next = p.newest, none
 	if p.newest == none {
 		p.oldest = n
@@ -299,28 +318,47 @@ func (p *Pool) pushIdle(n int32) {
 	p.newest = n
 }
 
-// popIdle takes block n out of the idle list.
-func (p *Pool) popIdle(n int32) {
-	b := p.blocks.at(n)
-	if b.prev == none {
-		p.oldest = b.next
+// popIdle takes blocks that are one behind the other out of the idle list: those between
+// prev and next, which may be none.
+func (p *Pool) popIdle(prev, next int32) {
+	if prev == none {
+		p.oldest = next
 	} else {
-		p.blocks.at(b.prev).next = b.next
+		p.blocks.at(prev).next = next
 	}
-	if b.next == none {
-		p.newest = b.prev
+	if next == none {
+		p.newest = prev
 	} else {
-		p.blocks.at(b.next).prev = b.prev
+		p.blocks.at(next).prev = prev
 	}
-	b.prev, b.next = none, none
 }
 
-// sameContent reports whether entry e stands behind entry parent and holds ids
-// under root.
-func (p *Pool) sameContent(e int32, parent int32, root dynamo.CacheRoot, ids []dynamo.TokenID) bool {
-	en := p.entries.at(e)
+// sameContent reports whether entry en stands behind entry parent and holds ids under
+// root.
+func (p *Pool) sameContent(en *entry, parent int32, root dynamo.CacheRoot, ids []dynamo.TokenID) bool {
 	if en.parent != parent || p.width == 0 {
 		return en.parent == parent // a hash is all there is, its root included
 	}
-	return p.roots[en.block] == root && slices.Equal(p.tokens(en.block), ids)
+	return p.same([]int32{en.block}, root, ids) == 1
+}
+
+// same is the number of blocks of path, from the first on, that hold ids under root.
+func (p *Pool) same(path []int32, root dynamo.CacheRoot, ids []dynamo.TokenID) int {
+	type four = *[4]dynamo.TokenID // what it points to is compared as two words, and without a call
+	for i, n := range path {
+		if p.roots[n] != root {
+			return i
+		}
+		a, b := p.tokens(n), ids[i*p.width:][:p.width]
+		for len(a) >= 8 && len(b) >= 8 {
+			if *four(a) != *four(b) || *four(a[4:]) != *four(b[4:]) {
+				return i
+			}
+			a, b = a[8:], b[8:]
+		}
+		if !slices.Equal(a, b) {
+			return i
+		}
+	}
+	return len(path)
 }

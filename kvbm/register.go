@@ -1,6 +1,8 @@
 package kvbm
 
 import (
+	"slices"
+
 	"github.com/dynamo-go/dynamo"
 	"github.com/dynamo-go/dynamo/tokens"
 )
@@ -24,15 +26,15 @@ const (
 // Register offers a complete block to Match, as the successor of parent (zero for
 // the first block of a sequence), which the caller holds.
 func (p *Pool) Register(b Complete, parent Held) (Held, Outcome) {
-	n := p.check(b.handle, stateComplete)
+	bl := p.check(b.handle, stateComplete)
 	pe := none
 	if !parent.IsZero() {
-		if pe = p.blocks.at(p.checkHeld(parent)).entry; pe == none {
+		if pe = p.checkHeld(parent).entry; pe == none {
 			pe = gone
 		}
 	}
-	outcome := p.register(n, pe)
-	return Held{p.handle(n)}, outcome
+	outcome := p.register(b.ID(), bl, pe)
+	return Held{newHandle(b.ID(), bl.gen)}, outcome
 }
 
 // Seal completes and registers blocks that follow each other in a sequence, as Complete
@@ -41,17 +43,17 @@ func (p *Pool) Register(b Complete, parent Held) (Held, Outcome) {
 func (p *Pool) Seal(held []Held, open []Partial, q Query) []Held {
 	pe := none
 	if last := len(held) - 1; last >= 0 {
-		pe = p.blocks.at(p.checkHeld(held[last])).entry
+		pe = p.checkHeld(held[last]).entry
 		if pe == none {
 			pe = gone
 		}
 	}
 	for _, b := range open {
-		n, i := p.check(b.handle, statePartial), len(held)
-		p.fill(n, Content{q.Root, q.Blocks[i], q.Tokens[i*p.width : (i+1)*p.width]})
-		p.register(n, pe)
-		held = append(held, Held{p.handle(n)})
-		if pe = p.blocks.at(n).entry; pe == none {
+		bl, i := p.check(b.handle, statePartial), len(held)
+		p.fill(b.ID(), bl, Content{q.Root, q.Blocks[i], q.Tokens[i*p.width : (i+1)*p.width]})
+		p.register(b.ID(), bl, pe)
+		held = append(held, Held{newHandle(b.ID(), bl.gen)})
+		if pe = bl.entry; pe == none {
 			pe = gone
 		}
 	}
@@ -60,8 +62,7 @@ func (p *Pool) Seal(held []Held, open []Partial, q Query) []Held {
 
 // register offers complete block n as the successor of an entry: none for a first block,
 // gone if the block before it has no entry.
-func (p *Pool) register(n, parent int32) Outcome {
-	b := p.blocks.at(n)
+func (p *Pool) register(n int32, b *block, parent int32) Outcome {
 	b.gen++
 	draft := b.entry
 	b.entry = none
@@ -76,18 +77,24 @@ func (p *Pool) register(n, parent int32) Outcome {
 	}
 	e, length := p.behind(parent, p.entries.at(draft).content.Hash)
 	if e == none && length < maxProbes {
-		p.enter(n, draft, parent)
+		p.enter(b, draft, parent)
 		return Registered
 	}
 	p.discard(draft)
-	if e == none || !p.sameContent(e, parent, p.root(n), p.tokens(n)) {
+	if e == none || !p.sameContent(p.entries.at(e), parent, p.root(n), p.tokens(n)) {
 		p.stats.Refused++
 		return Refused
 	}
 	p.stats.Duplicates++
-	p.linkDuplicate(n, e)
-	if first := p.entries.at(e).block; p.blocks.at(first).state == stateIdle {
-		p.popIdle(first)
+	first := p.blocks.at(p.entries.at(e).block)
+	idle := first.state == stateIdle
+	if idle {
+		p.popIdle(first.prev, first.next)
+		p.counts.idle--
+		first.next = none
+	}
+	p.linkDuplicate(n, b, e)
+	if idle {
 		p.promote(e)
 	}
 	return Duplicate
@@ -104,7 +111,7 @@ type Query struct {
 
 // Match appends to dst a hold on each block of the longest registered prefix.
 func (p *Pool) Match(dst []Held, q Query) []Held {
-	p.Peek(q)
+	p.look(q)
 	return p.Take(dst)
 }
 
@@ -118,19 +125,36 @@ type peeked struct {
 // Peek counts what Match would find, and how many of those blocks are idle, that
 // is, would leave Available. It changes nothing.
 func (p *Pool) Peek(q Query) (found, idle int) {
-	path := p.peeked.blocks[:0]
-	for parent := none; found < len(q.Blocks); found++ {
-		if parent = p.lookup(q, found, parent); parent == none {
-			break
-		}
-		n := p.entries.at(parent).block
-		path = append(path, n)
+	p.look(q)
+	for _, n := range p.peeked.blocks {
 		if p.blocks.at(n).state == stateIdle {
 			idle++
 		}
 	}
+	return len(p.peeked.blocks), idle
+}
+
+// look finds the longest registered prefix, for Take: first what has the same hashes, then
+// as much of that as has the same content. Two loops have fewer variables at once than one.
+func (p *Pool) look(q Query) {
+	path, parent := p.peeked.blocks[:0], none
+	for i := range q.Blocks {
+		h := q.Blocks[i].Hash
+		e, en := parent+1, p.beside(parent)
+		if en == nil || en.content.Hash != h {
+			if e, _ = p.behind(parent, h); e == none {
+				break
+			}
+			if en = p.entries.at(e); en.parent != parent {
+				break
+			}
+		}
+		path, parent = append(path, en.block), e
+	}
+	if p.width > 0 {
+		path = path[:p.same(path, q.Root, q.Tokens)]
+	}
 	p.peeked = peeked{true, len(q.Blocks), path}
-	return found, idle
 }
 
 // Take appends to dst a hold on each block that Peek has just found: it does what Match
@@ -139,48 +163,57 @@ func (p *Pool) Take(dst []Held) []Held {
 	if !p.peeked.holds {
 		panic("BUG: kvbm: blocks taken that were found before the pool changed")
 	}
+	path := p.peeked.blocks
 	p.stats.Asked += uint64(p.peeked.asked)
-	p.stats.Found += uint64(len(p.peeked.blocks))
-	for _, n := range p.peeked.blocks {
-		dst = append(dst, p.hold(n))
-	}
+	p.stats.Found += uint64(len(path))
 	p.peeked.holds = false
+	start := len(dst)
+	dst = slices.Grow(dst, len(path))[:start+len(path)]
+	out := dst[start:]
+	// A chain was released from its end, all at once as a rule: then each of its blocks comes
+	// right before the one taken last in the idle list, and all leave it together, as what
+	// is between prev and next: nothing at first, at the end of the list.
+	prev, next, idle := p.newest, none, 0
+	for i, n := range path {
+		b := p.blocks.at(n)
+		if b.state == stateIdle {
+			if n != prev {
+				p.popIdle(prev, next)
+				next = b.next
+			}
+			prev, b.next = b.prev, none
+			idle++
+			p.shift(b, stateHeld)
+		}
+		b.refs++
+		out[i] = Held{newHandle(n, b.gen)}
+	}
+	p.popIdle(prev, next)
+	p.counts.idle -= idle
 	return dst
-}
-
-// lookup returns the entry of block i of q behind parent, or none.
-func (p *Pool) lookup(q Query, i int, parent int32) int32 {
-	e, _ := p.behind(parent, q.Blocks[i].Hash)
-	if e == none || !p.sameContent(e, parent, q.Root, q.Tokens[i*p.width:(i+1)*p.width]) {
-		return none
-	}
-	return e
-}
-
-// hold takes one more hold on registered block n.
-func (p *Pool) hold(n int32) Held {
-	b := p.blocks.at(n)
-	if b.state == stateIdle {
-		p.popIdle(n)
-		p.shift(b, stateHeld)
-	}
-	b.refs++
-	return Held{handle{n + 1, b.gen}}
 }
 
 // behind returns the entry with a hash, which is looked for behind entry parent first,
 // and what find returns beside it. With HashOnly it is there or nowhere.
 func (p *Pool) behind(parent int32, h dynamo.BlockHash) (e int32, length int) {
-	if parent == none {
-		return p.find(h)
+	if en := p.beside(parent); en != nil && en.content.Hash == h {
+		return parent + 1, 0
 	}
-	if e = parent + 1; e < p.entries.n && p.entries.at(e).parent == parent && p.entries.at(e).content.Hash == h {
-		return e, 0
-	}
-	if p.config.HashOnly && p.entries.at(parent).children == 0 {
+	if p.config.HashOnly && parent != none && p.entries.at(parent).children == 0 {
 		return none, 0
 	}
 	return p.find(h)
+}
+
+// beside returns the entry that comes right after entry parent, or nil if it does not
+// stand behind it.
+func (p *Pool) beside(parent int32) *entry {
+	if e := parent + 1; parent != none && e < p.entries.n {
+		if en := p.entries.at(e); en.parent == parent {
+			return en
+		}
+	}
+	return nil
 }
 
 // next reports whether entry e comes right after the one that it stands behind, as most
@@ -191,9 +224,9 @@ func (p *Pool) next(e int32) bool {
 	return p.config.HashOnly && parent != none && parent == e-1
 }
 
-// enter lets entry e, the draft of complete block n, be found behind entry parent.
-func (p *Pool) enter(n, e, parent int32) {
-	b, en := p.blocks.at(n), p.entries.at(e)
+// enter lets entry e, the draft of complete block b, be found behind entry parent.
+func (p *Pool) enter(b *block, e, parent int32) {
+	en := p.entries.at(e)
 	en.parent = parent
 	if !p.next(e) {
 		p.table.add(slot{tag(en.content.Hash), e + 1})
@@ -201,7 +234,9 @@ func (p *Pool) enter(n, e, parent int32) {
 	if parent != none {
 		p.entries.at(parent).children++
 	}
-	b.entry, b.refs = e, 1
+	b.entry, b.refs, b.next = e, 1, none
+	p.counts.complete--
+	p.counts.registered++
 	p.shift(b, stateHeld)
 	p.stats.Registered++
 	p.recordStored(e)
@@ -217,9 +252,9 @@ func (p *Pool) unused() int32 {
 	return p.entries.add()
 }
 
-// unregister takes idle block n out of the index; record tells it.
-func (p *Pool) unregister(n int32, record bool) {
-	e := p.blocks.at(n).entry
+// unregister takes idle block b out of the index; record tells it.
+func (p *Pool) unregister(b *block, record bool) {
+	e := b.entry
 	en := p.entries.at(e)
 	if en.children != 0 {
 		panic("BUG: kvbm: a chain was not released from its end")
@@ -231,44 +266,43 @@ func (p *Pool) unregister(n int32, record bool) {
 		p.table.remove(en.content.Hash, e)
 	}
 	p.discard(e)
-	p.popIdle(n)
-	p.blocks.at(n).entry = none
+	p.popIdle(b.prev, b.next)
+	p.counts.idle--
+	p.counts.registered--
+	b.entry = none
 	if record && p.config.Events {
 		p.log.removed(en.content.Hash)
 	}
 }
 
 // promote frees the block of entry e, which nobody holds and no list contains,
-// and lets its first duplicate be found instead.
+// and lets its first duplicate be found instead, behind which the others stay.
 func (p *Pool) promote(e int32) {
-	old, n := p.entries.at(e).block, p.entries.at(e).dups
-	p.unlinkDuplicate(n)
-	p.entries.at(e).block = n
-	p.blocks.at(n).refs = 1
-	p.move(n, stateHeld)
-	p.reset(old)
+	en := p.entries.at(e)
+	n, old := en.block, p.blocks.at(en.block)
+	en.block = old.next
+	b := p.blocks.at(en.block)
+	b.refs = 1
+	p.counts.complete-- // b is registered in the place of old
+	p.shift(b, stateHeld)
+	p.reset(n, old)
 }
 
-// linkDuplicate puts complete block n into the duplicates of entry e.
-func (p *Pool) linkDuplicate(n, e int32) {
-	b, en := p.blocks.at(n), p.entries.at(e)
-	b.entry, b.prev, b.next = e, none, en.dups
-	if en.dups != none {
-		p.blocks.at(en.dups).prev = n
+// linkDuplicate makes complete block n the first duplicate of entry e.
+func (p *Pool) linkDuplicate(n int32, b *block, e int32) {
+	found := p.entries.at(e).block
+	first := p.blocks.at(found)
+	b.entry, b.prev, b.next = e, found, first.next
+	if b.next != none {
+		p.blocks.at(b.next).prev = n
 	}
-	en.dups = n
+	first.next = n
 }
 
 // unlinkDuplicate undoes linkDuplicate, save that the block remembers its entry.
-func (p *Pool) unlinkDuplicate(n int32) {
-	b := p.blocks.at(n)
-	if b.prev == none {
-		p.entries.at(b.entry).dups = b.next
-	} else {
-		p.blocks.at(b.prev).next = b.next
-	}
+func (p *Pool) unlinkDuplicate(b *block) {
+	p.blocks.at(b.prev).next = b.next
 	if b.next != none {
 		p.blocks.at(b.next).prev = b.prev
 	}
-	b.prev, b.next = none, none
 }
