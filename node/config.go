@@ -14,6 +14,7 @@ import (
 	"github.com/dynamo-go/dynamo/frontend"
 	"github.com/dynamo-go/dynamo/hub"
 	"github.com/dynamo-go/dynamo/obs"
+	"github.com/dynamo-go/dynamo/transfer"
 )
 
 // The engines a node can host.
@@ -150,7 +151,7 @@ type Config struct {
 // DefaultConfig returns the defaults.
 func DefaultConfig() Config {
 	return Config{
-		Role: RoleServe, Cluster: DefaultClusterConfig(), Worker: WorkerConfig{Count: 1, KVTransfer: KVTransferConfig{Path: TransferAuto}}, Selection: DefaultSelectionConfig(), Engines: 1, Mocker: DefaultMockerConfig(), Tiers: DefaultTiersConfig(),
+		Role: RoleServe, Cluster: DefaultClusterConfig(), Worker: WorkerConfig{Count: 1, KVTransfer: KVTransferConfig{Path: TransferAuto, ZeroCopy: transfer.ZeroCopyAuto}}, Selection: DefaultSelectionConfig(), Engines: 1, Mocker: DefaultMockerConfig(), Tiers: DefaultTiersConfig(),
 		Engine: EngineNative, Foreign: ForeignConfig{Command: "vllm", Timeout: 2 * time.Minute}, Precision: "int8", KernelLevel: levelAuto, PrefixCaching: true,
 		StepTokens: 512, MaxRunning: 64, MaxQueue: 1024,
 		BodyLimitBytes: 16 << 20, MaxWait: time.Minute, DrainTimeout: 30 * time.Second,

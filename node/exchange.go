@@ -37,6 +37,9 @@ type KVTransferConfig struct {
 	// host is the worker's. Default both. (--kv-transfer-host, --kv-transfer-port)
 	Host string
 	Port uint16
+	// ZeroCopy says when tcp has the kernel send KV from where it lies. Default auto.
+	// (--kv-transfer-zero-copy)
+	ZeroCopy transfer.ZeroCopy
 	// Process joins the workers of one process, which copy directly. nil: this one stands
 	// alone.
 	Process *transfer.Process
@@ -44,10 +47,14 @@ type KVTransferConfig struct {
 
 // validate reports all faults at once.
 func (c *KVTransferConfig) validate() error {
+	var faults []error
 	if all := []string{"", TransferAuto, TransferTCP, TransferUCX, TransferOff}; !slices.Contains(all, c.Path) {
-		return fmt.Errorf("--kv-transfer: %q is none of %s, %s, %s, %s", c.Path, TransferAuto, TransferTCP, TransferUCX, TransferOff)
+		faults = append(faults, fmt.Errorf("--kv-transfer: %q is none of %s, %s, %s, %s", c.Path, TransferAuto, TransferTCP, TransferUCX, TransferOff))
 	}
-	return nil
+	if all := []transfer.ZeroCopy{"", transfer.ZeroCopyAuto, transfer.ZeroCopyOff, transfer.ZeroCopyAlways}; !slices.Contains(all, c.ZeroCopy) {
+		faults = append(faults, fmt.Errorf("--kv-transfer-zero-copy: %q is none of %s, %s, %s", c.ZeroCopy, transfer.ZeroCopyAuto, transfer.ZeroCopyOff, transfer.ZeroCopyAlways))
+	}
+	return errors.Join(faults...)
 }
 
 // off says that no KV moves.
@@ -75,14 +82,14 @@ func (n *Node) newExchange(m *model.Model) (x *exchanging, err error) {
 	}
 	c := transfer.DefaultConfig()
 	c.Name, c.Key, c.Content, c.Process = n.peering.name, n.peering.key, native.Content(m), n.cfg.Worker.KVTransfer.Process
-	c.Logger, c.Metrics, c.Dial = n.cfg.Logger, n.metrics.transfer, n.cfg.Cluster.Dial
+	c.Logger, c.Metrics, c.Dial, c.ZeroCopy = n.cfg.Logger, n.metrics.transfer, n.cfg.Cluster.Dial, n.cfg.Worker.KVTransfer.ZeroCopy
 	if c.TLS, err = n.cfg.Cluster.tlsConfig(); err != nil {
 		return nil, err
 	}
 	x = &exchanging{Exchange: native.DefaultExchange()}
 	x.Metrics = n.metrics.native
 	if len(n.cfg.Worker.Listeners) == 0 && n.peering.advertise != "" {
-		if x.listener, err = listenTCP(cmp.Or(n.cfg.Worker.KVTransfer.Host, n.cfg.Worker.Host), n.cfg.Worker.KVTransfer.Port, "kv-transfer-"); err != nil {
+		if x.listener, err = listenPlainTCP(cmp.Or(n.cfg.Worker.KVTransfer.Host, n.cfg.Worker.Host), n.cfg.Worker.KVTransfer.Port, "kv-transfer-"); err != nil {
 			return nil, fmt.Errorf("listen for workers that want KV: %w", err)
 		}
 		c.Listener, c.UCX = x.listener, n.cfg.Worker.KVTransfer.Path == TransferUCX

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -27,8 +28,20 @@ func ListenRouter(host string, port uint16) (net.Listener, error) {
 
 // listenTCP takes an address that --host and --port name, with flags before both words.
 func listenTCP(host string, port uint16, flags string) (net.Listener, error) {
+	return listenBy(&net.ListenConfig{}, host, port, flags)
+}
+
+// listenPlainTCP does the same for connections that send zero-copy, which those that a
+// listener of Multipath TCP accepts do not, even to peers that know nothing of it.
+func listenPlainTCP(host string, port uint16, flags string) (net.Listener, error) {
+	c := &net.ListenConfig{}
+	c.SetMultipathTCP(false)
+	return listenBy(c, host, port, flags)
+}
+
+func listenBy(c *net.ListenConfig, host string, port uint16, flags string) (net.Listener, error) {
 	addr := net.JoinHostPort(host, strconv.Itoa(int(port)))
-	l, err := net.Listen("tcp", addr)
+	l, err := c.Listen(context.Background(), "tcp", addr)
 	var dns *net.DNSError
 	switch {
 	case err == nil:

@@ -30,6 +30,7 @@ type Agent struct {
 	count    *counters
 	backends []backend
 	copiers  tokens
+	lending  lending
 	reaper   reaper
 	inbox    inbox
 	ear      ear
@@ -68,6 +69,7 @@ func New(c Config) (*Agent, error) {
 	a := &Agent{cfg: c, id: newAgentID(), log: obs.For(c.Logger, "transfer"), count: c.Metrics.children(),
 		copiers: make(tokens, min(c.CopyWorkers, runtime.GOMAXPROCS(0)-1)), ready: make(chan struct{}), stopping: make(chan struct{})}
 	a.reaper = reaper{a: a, bell: make(chan struct{}, 1)}
+	a.lending.init()
 	a.inbox.init()
 	a.ear.init()
 	a.mu.memories, a.mu.peers = map[MemoryID]*Memory{}, map[AgentID]*Peer{}
@@ -226,12 +228,16 @@ func (a *Agent) cancelUsers(m *Memory) {
 	}
 }
 
+// served finds a served connection.
+func (a *Agent) served(conn uint64) io.Closer {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.mu.conns[conn]
+}
+
 // sever closes a served connection.
 func (a *Agent) sever(conn uint64) {
-	a.mu.Lock()
-	c := a.mu.conns[conn]
-	a.mu.Unlock()
-	if c != nil {
+	if c := a.served(conn); c != nil {
 		_ = c.Close() // its goroutine reports what matters
 	}
 }

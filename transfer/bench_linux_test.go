@@ -14,7 +14,7 @@ import (
 )
 
 // benchPair runs two agents that reach each other by one path.
-func benchPair(b *testing.B, path Path) (x, y *Agent) {
+func benchPair(b *testing.B, path Path, change ...func(*Config)) (x, y *Agent) {
 	dir := b.TempDir()
 	process := NewProcess()
 	start := func(name string) *Agent {
@@ -33,6 +33,9 @@ func benchPair(b *testing.B, path Path) (x, y *Agent) {
 				b.Fatal(err)
 			}
 			c.Listener = l
+		}
+		for _, f := range change {
+			f(&c)
 		}
 		a, err := New(c)
 		if err != nil {
@@ -175,6 +178,71 @@ func benchBlocks(b *testing.B, path Path, block, count int64) {
 	c.add("read", post(Read, false))
 	c.add("write-sums", post(Write, true))
 	c.add("read-sums", post(Read, true))
+	c.run(b, block*count)
+}
+
+// BenchmarkZeroCopy moves lists of blocks over tcp, copied and lent, in turn: over the
+// loopback, and over another address of this host. In both cases the kernel copies what
+// is lent, later; so this is what lending costs, and not what it gains.
+func BenchmarkZeroCopy(b *testing.B) {
+	for _, host := range []string{"127.0.0.1", ownAddress()} {
+		for _, s := range []struct{ block, count int64 }{{16 << 10, 1024}, {64 << 10, 256}, {1 << 20, 64}} {
+			b.Run(fmt.Sprintf("%s/%dKiBx%d", host, s.block>>10, s.count), func(b *testing.B) { benchLent(b, host, s.block, s.count) })
+		}
+	}
+}
+
+// ownAddress is one of this host that is not of the loopback, if it has such.
+func ownAddress() string {
+	addrs, _ := net.InterfaceAddrs()
+	for _, a := range addrs {
+		if n, ok := a.(*net.IPNet); ok && n.IP.To4() != nil && !n.IP.IsLoopback() {
+			return n.IP.String()
+		}
+	}
+	return "127.0.0.2"
+}
+
+func benchLent(b *testing.B, host string, block, count int64) {
+	c := &contest{}
+	for _, op := range []Op{Write, Read} {
+		for _, z := range []ZeroCopy{ZeroCopyOff, ZeroCopyAuto, ZeroCopyAlways} {
+			x, y := benchPair(b, PathTCP, func(c *Config) {
+				var listen net.ListenConfig
+				listen.SetMultipathTCP(false) // of which no socket lends
+				l, err := listen.Listen(b.Context(), "tcp", host+":0")
+				if err != nil {
+					b.Fatal(err)
+				}
+				_ = c.Listener.Close() // it was never used
+				c.Listener, c.ZeroCopy = l, z
+			})
+			mx := benchMemory(b, x, block*count)
+			benchMemory(b, y, block*count)
+			p, err := x.Import(y.Export())
+			if err != nil {
+				b.Fatal(err)
+			}
+			info, _ := p.Memory("kv")
+			var local, remote []Descriptor
+			for i := range count {
+				local, remote = append(local, mx.At(i*block, block)), append(remote, info.At((i*7%count)*block, block))
+			}
+			l, err := x.Prepare(p, local, remote)
+			if err != nil {
+				b.Fatal(err)
+			}
+			c.add(op.String()+"-"+string(z), func() {
+				t, err := x.Post(l, op, Options{})
+				if err == nil {
+					err = t.Wait(context.Background())
+				}
+				if err != nil {
+					b.Fatal(err)
+				}
+			})
+		}
+	}
 	c.run(b, block*count)
 }
 

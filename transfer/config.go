@@ -60,6 +60,10 @@ type Config struct {
 	Process *Process
 	// Connections is the number of tcp connections to a peer. Default 2.
 	Connections int
+	// ZeroCopy says when the path tcp has the kernel send from the memories themselves.
+	// A Listener of Multipath TCP, which net.Listen makes by default, accepts connections
+	// that cannot (net.ListenConfig.SetMultipathTCP). Default ZeroCopyAuto.
+	ZeroCopy ZeroCopy
 	// CopyWorkers bounds the goroutines that copy between mappings at one moment,
 	// beside one for each active transfer; so does the number of processors.
 	// Default 4.
@@ -77,7 +81,7 @@ type Config struct {
 
 // DefaultConfig returns the defaults. Name, Content and Key have none.
 func DefaultConfig() Config {
-	return Config{Connections: 2, CopyWorkers: 4, MaxActive: 64, MaxQueued: 4096, Timeout: 30 * time.Second}
+	return Config{Connections: 2, ZeroCopy: ZeroCopyAuto, CopyWorkers: 4, MaxActive: 64, MaxQueued: 4096, Timeout: 30 * time.Second}
 }
 
 // Validate reports all faults at once.
@@ -109,6 +113,9 @@ func (c *Config) Validate() error {
 		if r.got < 1 || r.got > r.top {
 			fault("%s: %d given; 1 to %d are possible", r.name, r.got, r.top)
 		}
+	}
+	if !c.ZeroCopy.known() {
+		fault("zero-copy sending is %q; it is one of %s, %s, %s", c.ZeroCopy, ZeroCopyAuto, ZeroCopyOff, ZeroCopyAlways)
 	}
 	if c.UCX && c.TLS != nil {
 		fault("the path ucx beside TLS: libucp does not encrypt; give one of them")

@@ -41,9 +41,27 @@
 // something that is read and written by calls it is a store, which the path stored
 // moves: it cuts a list into calls, keeps the fences, and compares.
 //
+// # Zero-copy
+//
+// To copy what is sent into the kernel is a good part of what sending costs. Where it pays (see
+// ZeroCopy, and worthLending), the path tcp lends a frame's payload to the kernel instead,
+// by io_uring's SENDMSG_ZC: Linux 6.2, no TLS, another host. The kernel reads the pages
+// until the peer's has acknowledged them, and then gives them back by a notification; until
+// then the bytes count as touched, by the transfer that writes or by the access that a peer
+// reads by. So a connection that is given up while it has something lent is reset, which
+// drops its queue, and its goroutine waits for the notifications. Where the kernel says of
+// lentCopied sends in a row that it has copied all the same, the connection goes back to
+// plain writes; where the system has no io_uring for this process (a container's seccomp
+// profile, the sysctl kernel.io_uring_disabled), all do. Each connection that lends has one
+// ring, made when it first does; what it was lent is looked after by whoever sends or
+// waits, and by a goroutine that the ring wakes only while somebody waits. MSG_ZEROCOPY
+// itself is not used: it tells of completions by EPOLLERR, which makes a connection
+// useless to Go's poller.
+//
 // # Laws
 //
-//  1. When Done is closed, the transfer touches local memory no more.
+//  1. When Done is closed, the transfer touches local memory no more, nor does the kernel
+//     on its behalf.
 //  2. A page that was lent is its owner's again when Lease.Done is closed, and not
 //     before: after acknowledgement, revocation or expiry, once it is proved that
 //     no peer touches it. See fence for the proof.
@@ -61,7 +79,8 @@
 //
 // On tcp the owner's own goroutine does the writing, so the owner knows: a lease
 // that has ended closes its pages, and a connection that is in the middle of a
-// segment leaseGrace later is cut. On shm each copy announces its pages in a word
+// segment leaseGrace later is cut, or lentGrace later if the kernel has still not given
+// back what was lent to it. On shm each copy announces its pages in a word
 // that the owner sees; the owner waits for that word. A process that dies loses
 // its connection only after its last thread has stopped, so the end of the
 // connection proves as much. A process that is stopped in the middle of a copy

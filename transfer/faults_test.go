@@ -79,7 +79,17 @@ func pattern(b []byte, seed byte) {
 // TestTCPFaults: a connection that flips a bit or breaks, at any byte of a
 // transfer, its handshake included, ends in an error or in the right bytes.
 func TestTCPFaults(t *testing.T) {
-	const size = 24 << 10
+	faults{size: 24 << 10, part: 8 << 10, step: 97, pair: faulty}.run(t)
+}
+
+// faults are transfers of a size, cut in parts, each of which meets a fault so many bytes
+// later than the last.
+type faults struct {
+	size, part, step int64
+	pair             func(t *testing.T, fault func(c net.Conn, b []byte) bool) (*transfertest.Pair, *atomic.Int64)
+}
+
+func (k faults) run(t *testing.T) {
 	for _, f := range []struct {
 		name  string
 		fault func(c net.Conn, b []byte) bool
@@ -92,7 +102,7 @@ func TestTCPFaults(t *testing.T) {
 			// Some faults, such as one in a length, end with the deadline, which is short
 			// therefore. On a machine so busy that most transfers do, more time is given.
 			for patience := 100 * time.Millisecond; ; patience *= 4 {
-				failed, corrupt := meetFaults(t, f.fault, size, patience)
+				failed, corrupt := k.meet(t, f.fault, patience)
 				t.Logf("%d transfers failed within %v, %d of them corrupt", failed, patience, corrupt)
 				if failed > 0 && (f.name != "bit flip" || corrupt > 0) {
 					return
@@ -105,13 +115,14 @@ func TestTCPFaults(t *testing.T) {
 	}
 }
 
-// meetFaults makes transfers of which each meets the fault at another byte, and counts
-// those that failed.
-func meetFaults(t *testing.T, fault func(c net.Conn, b []byte) bool, size int64, patience time.Duration) (failed, corrupt int) {
-	p, at := faulty(t, fault)
+// meet makes transfers of which each meets the fault at another byte, and counts those
+// that failed.
+func (k faults) meet(t *testing.T, fault func(c net.Conn, b []byte) bool, patience time.Duration) (failed, corrupt int) {
+	p, at := k.pair(t, fault)
+	size, length := k.size, k.part*7/8
 	a := memory(t, p.A, transfer.Section{Name: "own", PageBytes: 4096}, size)
 	b := memory(t, p.B, transfer.Section{Name: "kv", PageBytes: 4096}, size)
-	for i := int64(0); i < 2*size; i += 97 {
+	for i := int64(0); i < 2*size; i += k.step {
 		peer, err := p.A.Import(p.B.Export())
 		if err != nil {
 			t.Fatal(err)
@@ -121,8 +132,8 @@ func meetFaults(t *testing.T, fault func(c net.Conn, b []byte) bool, size int64,
 			t.Fatal(err)
 		}
 		var own, theirs []transfer.Descriptor
-		for k := int64(0); k < size; k += 8 << 10 {
-			own, theirs = append(own, a.At(k, 7000)), append(theirs, lease.At(size-k-8<<10, 7000))
+		for at := int64(0); at < size; at += k.part {
+			own, theirs = append(own, a.At(at, length)), append(theirs, lease.At(size-at-k.part, length))
 		}
 		op := transfer.Op(i % 2)
 		pattern(a.Bytes(), byte(i))
@@ -142,7 +153,7 @@ func meetFaults(t *testing.T, fault func(c net.Conn, b []byte) bool, size int64,
 		switch {
 		case err == nil:
 			for k := range own {
-				if !bytes.Equal(a.Bytes()[own[k].Offset:][:7000], b.Bytes()[theirs[k].Offset:][:7000]) {
+				if !bytes.Equal(a.Bytes()[own[k].Offset:][:length], b.Bytes()[theirs[k].Offset:][:length]) {
 					t.Fatalf("a fault after %d bytes was not found", i%(size+600))
 				}
 			}

@@ -261,10 +261,10 @@ func (r *reaper) settle() bool {
 			continue
 		}
 		l.mu.Lock()
-		late := time.Since(l.mu.at) >= leaseGrace
+		since := time.Since(l.mu.at)
 		l.mu.Unlock()
-		if late {
-			l.m.cutOff(l.token)
+		if since >= leaseGrace {
+			l.m.cutOff(l.token, since)
 		}
 	}
 	r.mu.Lock()
@@ -273,17 +273,27 @@ func (r *reaper) settle() bool {
 	return len(r.mu.draining) == 0
 }
 
-// cutOff ends the connections over which a peer still touches an ended lease. A
-// process that maps the memory needs no such help: its copy ends, or it does.
-func (m *Memory) cutOff(token uint64) {
-	m.mu.Lock()
-	conns := m.mu.fence.holders(token)
-	m.mu.Unlock()
-	m.sever(conns)
+// cutOff ends the connections over which a peer still touches a lease that ended so
+// long ago. A process that maps the memory needs no such help: its copy ends, or it does.
+func (m *Memory) cutOff(token uint64, since time.Duration) {
+	m.sever(since, func() []uint64 {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		return m.mu.fence.holders(token)
+	})
 }
 
-func (m *Memory) sever(conns []uint64) {
-	for _, c := range conns {
-		m.a.sever(c)
+// sever ends the connections that hold pages, but not those which only wait, and have not
+// for long, until the kernel is done with what was sent.
+func (m *Memory) sever(since time.Duration, holders func() []uint64) {
+	for _, c := range holders() {
+		if l, ok := m.a.served(c).(lender); ok {
+			l.look()
+		}
+	}
+	for _, c := range holders() {
+		if l, ok := m.a.served(c).(lender); !ok || since >= lentGrace || !l.underway() {
+			m.a.sever(c)
+		}
 	}
 }

@@ -29,9 +29,12 @@ const (
 	// segmentBytes bounds a segment: longer runs of bytes are cut, so that a fence
 	// waits for no longer copy and several goroutines share a large one.
 	segmentBytes = 1 << 20
-	// frameBytes is what a frame of the path tcp carries, unless one segment has
-	// more; frameSegments bounds its table.
-	frameBytes    = 128 << 10
+	// chunkBytes is what a chunk of a list has, unless one segment has more.
+	chunkBytes = 128 << 10
+	// frameBytes is what a frame of the path tcp carries, unless one chunk has more: each
+	// is a system call, an answer and two wakes, and what is summed is still in a core's
+	// second cache when it is sent. frameSegments bounds its table, and a chunk.
+	frameBytes    = 512 << 10
 	frameSegments = 1024
 	// maxFrameSegments and maxFrameBytes bound what a peer's frame may announce; a
 	// peer that announces more loses its connection.
@@ -61,8 +64,23 @@ const (
 	objectLanes = 8
 	// maxObjectBytes bounds the pages of objects; larger ones are invalid.
 	maxObjectBytes = 1 << 30
+	// lendBytes is the least payload of a frame that is lent to the kernel, and
+	// lendSegment what its segments have at least on average. To pin pages and to be told
+	// that they are free costs as much as to copy 10 KB, as the kernel's documentation of
+	// MSG_ZEROCOPY has it, for each frame, and more where segments fill no whole pages.
+	lendBytes   = 64 << 10
+	lendSegment = 16 << 10
+	// lentParts bounds what the kernel has of a connection's, in requests; what would be
+	// more is copied. A frame is one request, or several where the queue is full.
+	lentParts = 64
+	// maxRings bounds the rings of an agent, each of two descriptors and a few pages;
+	// further connections copy.
+	maxRings = 512
+	// lentCopied is how many notifications in a row say that the kernel has copied
+	// before a connection lends nothing more.
+	lentCopied = 8
 	// depth is how many frames of a transfer a connection has in flight.
-	depth = 4
+	depth = 2
 	// beginWaiting bounds the requests on a connection beside which Post sends one
 	// itself.
 	beginWaiting = 8
@@ -107,6 +125,10 @@ const (
 	// has ended.
 	cancelGrace = 20 * time.Millisecond
 	leaseGrace  = 5 * time.Millisecond
+	// lentGrace is what both are for bytes that were sent, and which the kernel reads until
+	// the peer's kernel has acknowledged them: that may take a round trip and the 40 ms by which
+	// acknowledgements are delayed, and to give the connection up fails other transfers.
+	lentGrace = 250 * time.Millisecond
 	// drainPoll is the first and drainPollMax the longest pause between two looks at
 	// a peer that still copies after its lease has ended.
 	drainPoll    = time.Millisecond

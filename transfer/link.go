@@ -43,6 +43,10 @@ type exchange struct {
 	id       uint64
 	done     chan error  // capacity 1
 	then     func(error) // called instead, by who reads the answer
+
+	lent     bool          // the kernel has what was sent until it is back
+	back     chan struct{} // capacity 1
+	returned func()        // tells it; nil: nothing may be lent
 }
 
 // end tells whoever waits.
@@ -159,6 +163,10 @@ func (l *link) exchange(ctx context.Context, x *exchange) error {
 	case <-ctx.Done():
 		return ended(ctx)
 	}
+	if _, ok := l.nc.(lender); ok && x.back == nil {
+		x.back = make(chan struct{}, 1)
+		x.returned = func() { x.back <- struct{}{} }
+	}
 	err := l.expect(x)
 	if err == nil {
 		if err = l.send(ctx, x); err != nil {
@@ -170,6 +178,7 @@ func (l *link) exchange(ctx context.Context, x *exchange) error {
 	if err != nil {
 		return err
 	}
+	defer l.regain(x, ctx.Done())
 	select {
 	case err := <-x.done:
 		return err
@@ -178,9 +187,14 @@ func (l *link) exchange(ctx context.Context, x *exchange) error {
 	if l.claim(x.id) != nil {
 		return ended(ctx) // the answer will find nobody
 	}
-	grace := time.AfterFunc(cancelGrace, func() { l.fail(lost(context.Cause(ctx), "a cancelled transfer from %q did not end", l.p.Name())) })
-	<-x.done
-	grace.Stop()
+	grace := time.NewTimer(cancelGrace) // not AfterFunc, which may fail the link after x is done
+	defer grace.Stop()
+	select {
+	case <-x.done:
+	case <-grace.C:
+		l.fail(lost(context.Cause(ctx), "a cancelled transfer from %q did not end", l.p.Name()))
+		<-x.done
+	}
 	return ended(ctx)
 }
 
@@ -231,12 +245,12 @@ func (l *link) send(ctx context.Context, x *exchange) error {
 		l.out = e.append(l.out)
 	}
 	l.bufs[0] = l.out
-	return l.write(ctx, l.bufs)
+	return l.write(ctx, l.bufs, x)
 }
 
 // write writes buffers. A write that is cancelled has cancelGrace to end by
 // itself, because half a frame ends the connection.
-func (l *link) write(ctx context.Context, bufs net.Buffers) error {
+func (l *link) write(ctx context.Context, bufs net.Buffers, x *exchange) error {
 	if err := l.writing(); err != nil {
 		return err
 	}
@@ -248,7 +262,12 @@ func (l *link) write(ctx context.Context, bufs net.Buffers) error {
 			close(over)
 		})
 	}
-	err := writeAll(l.nc, bufs)
+	var err error
+	if c, ok := l.nc.(lender); ok && x.returned != nil {
+		x.lent, err = c.lend(bufs, x.returned)
+	} else {
+		err = writeAll(l.nc, bufs)
+	}
 	if stop != nil && !stop() {
 		<-over // so that it does not meet the next one's write
 		l.until = time.Time{}

@@ -57,7 +57,10 @@ type List struct {
 	media       [2]uint32 // the media in it, local and remote, as bits
 }
 
-type chunk struct{ first, n int }
+type chunk struct {
+	first, n int
+	bytes    int64
+}
 
 // Bytes is what one transfer of the list moves.
 func (l *List) Bytes() int64 { return l.bytes }
@@ -137,15 +140,15 @@ func (l *List) add(m *Memory, d, r Descriptor, pageBytes int64, index int) {
 
 // share cuts the segments into chunks.
 func (l *List) share() {
-	c, bytes := chunk{}, int64(0)
+	c := chunk{}
 	for i := range l.segments {
 		n := l.segments[i].length
-		if c.n > 0 && (bytes+n > frameBytes || c.n == frameSegments) {
+		if c.n > 0 && (c.bytes+n > chunkBytes || c.n == frameSegments) {
 			l.chunks = append(l.chunks, c)
-			c, bytes = chunk{first: i}, 0
+			c = chunk{first: i}
 		}
 		c.n++
-		bytes += n
+		c.bytes += n
 	}
 	l.chunks = append(l.chunks, c)
 }

@@ -9,8 +9,8 @@ import (
 
 // Metrics counts what the agents of a process do. A nil *Metrics counts nothing.
 type Metrics struct {
-	bytes, transfers, failures, retries, notifications, leases *prometheus.CounterVec
-	active, draining                                           prometheus.Gauge
+	bytes, transfers, failures, retries, notifications, leases, lent *prometheus.CounterVec
+	active, draining                                                 prometheus.Gauge
 }
 
 // NewMetrics registers the families, once per registry.
@@ -22,6 +22,7 @@ func NewMetrics(r *obs.Registry) *Metrics {
 		retries:       r.Counters("dynamo_transfer_retries_total", "Transfers that a path failed and the next one took over, by the path that failed.", "path"),
 		notifications: r.Counters("dynamo_transfer_notifications_total", "Notifications sent, received, repeated by a peer, and dropped because it stayed away.", "event"),
 		leases:        r.Counters("dynamo_transfer_leases_total", "Leases of memory that ended, by how.", "outcome"),
+		lent:          r.Counters("dynamo_transfer_lent_bytes_total", "Bytes that the path tcp lent to the kernel, by whether it sent them from where they lay (in_place) or copied them after all (copied).", "outcome"),
 		active:        r.Gauge("dynamo_transfer_active_transfers", "Transfers in progress."),
 		draining:      r.Gauge("dynamo_transfer_draining_leases", "Leases that have ended while a peer may still touch their pages."),
 	}
@@ -36,6 +37,7 @@ type counters struct {
 	active, draining prometheus.Gauge
 
 	sent, received, repeated, dropped prometheus.Counter
+	lentSent, lentCopied              prometheus.Counter
 }
 
 // children returns the counters of m; without Metrics they count into the void.
@@ -44,6 +46,7 @@ func (m *Metrics) children() *counters {
 		m = NewMetrics(obs.NewRegistry())
 	}
 	c := &counters{active: m.active, draining: m.draining}
+	c.lentSent, c.lentCopied = m.lent.WithLabelValues("in_place"), m.lent.WithLabelValues("copied")
 	for p := range pathCount {
 		for _, op := range []Op{Read, Write} {
 			c.bytes[p][op] = m.bytes.WithLabelValues(p.String(), op.String())

@@ -47,13 +47,21 @@ func config(t testing.TB, name string, p transfer.Path, process *transfer.Proces
 	case transfer.PathUCX:
 		c.UCX = true
 	case transfer.PathTCP:
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.Listener = l
+		c.Listener = listen(t, "127.0.0.1:0")
 	}
 	return c
+}
+
+// listen takes an address, without Multipath TCP, whose sockets do not lend.
+func listen(t testing.TB, address string) net.Listener {
+	t.Helper()
+	var c net.ListenConfig
+	c.SetMultipathTCP(false)
+	l, err := c.Listen(t.Context(), "tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
 }
 
 // start runs an agent until stop, or the end of the test.

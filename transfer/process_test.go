@@ -43,8 +43,13 @@ func child(dir string) error {
 	switch dir {
 	case "ucx:":
 		c.UCX = true
-	case "tcp:":
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	case "tcp:", "tcp:always":
+		if dir == "tcp:always" {
+			c.ZeroCopy = transfer.ZeroCopyAlways
+		}
+		var listen net.ListenConfig
+		listen.SetMultipathTCP(false)
+		l, err := listen.Listen(context.Background(), "tcp", "127.0.0.1:0")
 		if err != nil {
 			return err
 		}
@@ -140,23 +145,27 @@ func (p *process) kill() {
 	_, _ = p.cmd.Process.Wait()
 }
 
-// eachPath runs a test with a child by shm and by tcp.
+// eachPath runs a test with a child by shm, by tcp, and by tcp where both sides lend what
+// they send to the kernel.
 func eachPath(t *testing.T, test func(t *testing.T, a *transfer.Agent, p *process)) {
 	for _, path := range []transfer.Path{transfer.PathShm, transfer.PathTCP} {
 		t.Run(path.String(), func(t *testing.T) {
 			if path == transfer.PathShm && !hasShm(t) {
 				t.Skip("no shared memory on this system")
 			}
-			byPath(t, path, test)
+			byPath(t, path, "", test)
 		})
 	}
+	t.Run("zero-copy", func(t *testing.T) { byPath(t, transfer.PathTCP, transfer.ZeroCopyAlways, test) })
 }
 
-func byPath(t *testing.T, path transfer.Path, test func(t *testing.T, a *transfer.Agent, p *process)) {
+func byPath(t *testing.T, path transfer.Path, z transfer.ZeroCopy, test func(t *testing.T, a *transfer.Agent, p *process)) {
 	dir := t.TempDir()
-	a, _ := start(t, config(t, "parent", path, nil, dir))
+	c := config(t, "parent", path, nil, dir)
+	c.ZeroCopy = z
+	a, _ := start(t, c)
 	if path != transfer.PathShm {
-		dir = path.String() + ":"
+		dir = path.String() + ":" + string(z)
 	}
 	test(t, a, spawn(t, dir))
 }

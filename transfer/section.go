@@ -244,11 +244,12 @@ func (a *Agent) Deregister(ctx context.Context, m *Memory) error {
 		s.dismiss()
 	}
 	a.cancelUsers(m)
+	begun := time.Now()
 	for pause := drainPoll; !m.idle(); pause = min(2*pause, drainPollMax) {
 		for _, l := range leases {
 			l.settle()
 		}
-		m.sever(m.allHolders())
+		m.sever(time.Since(begun), m.allHolders)
 		select {
 		case <-ctx.Done():
 			return &dynamo.Error{Kind: dynamo.KindOf(ctx.Err()), Message: "memory " + m.name + " is still in use by a peer or a transfer; keep it mapped, and deregister it again", Err: context.Cause(ctx)}

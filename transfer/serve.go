@@ -37,6 +37,7 @@ func (a *Agent) accept(l net.Listener) {
 
 // take serves a connection, unless there are too many.
 func (a *Agent) take(nc net.Conn) bool {
+	nc = a.lends(nc)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.mu.state != stateRunning || a.mu.strangers >= maxStrangers || len(a.mu.conns) >= maxServed {
@@ -49,6 +50,9 @@ func (a *Agent) take(nc net.Conn) bool {
 	a.wg.Go(func() {
 		key, served := a.serve(id, nc)
 		_ = nc.Close() // what matters was reported
+		if l, ok := nc.(lender); ok {
+			l.settle()
+		}
 		a.mu.Lock()
 		delete(a.mu.conns, id)
 		if l, ok := a.mu.latest[key]; served && ok && l.conn == id {
@@ -147,11 +151,13 @@ type server struct {
 	entries []entry
 	out     []byte // answers that wait for the end of what is buffered
 	bufs    net.Buffers
+	lender  lender // nc, if it is one
 }
 
 func newServer(a *Agent, id uint64, nc net.Conn, g greeting) *server {
 	s := &server{a: a, id: id, patience: patience{nc: nc}, peer: g}
 	s.br = bufio.NewReaderSize(&s.patience, readBytes)
+	s.lender, _ = nc.(lender)
 	return s
 }
 
@@ -161,8 +167,7 @@ func (s *server) run() error {
 			if err := s.flush(); err != nil {
 				return err
 			}
-			s.relax() // between frames a peer may take its time
-			if _, err := s.br.Peek(1); err != nil {
+			if err := s.idle(); err != nil {
 				return err
 			}
 		}
@@ -184,6 +189,17 @@ func (s *server) run() error {
 			return err
 		}
 	}
+}
+
+// idle waits for a frame. Between frames a peer may take its time.
+func (s *server) idle() error {
+	s.relax()
+	if s.lender != nil {
+		s.lender.watch(true)
+		defer s.lender.watch(false)
+	}
+	_, err := s.br.Peek(1)
+	return err
 }
 
 // next reads a frame's header and table.
@@ -300,17 +316,22 @@ func readSummed(r io.Reader, b []byte, summed bool) (h uint64, err error) {
 	return h, nil
 }
 
-// read sends what a peer asks for. The announcements last until the kernel has the
-// bytes.
-func (s *server) read(h header) error {
-	type held struct {
-		m      *Memory
-		ticket uint64
+// grips are announcements of this process that have to be taken back.
+type grips []grip
+
+func (gs grips) leave() {
+	for _, g := range gs {
+		g.m.leave(g.ticket)
 	}
-	grips := make([]held, 0, len(s.entries))
+}
+
+// read sends what a peer asks for. The announcements last until the kernel has copied the
+// bytes, or has given them back.
+func (s *server) read(h header) error {
+	gs, lent := make(grips, 0, len(s.entries)), false
 	defer func() {
-		for _, g := range grips {
-			g.m.leave(g.ticket)
+		if !lent {
+			gs.leave()
 		}
 	}()
 	total := 0
@@ -321,7 +342,7 @@ func (s *server) read(h header) error {
 			s.out = append(append(s.out, head...), text...)
 			return nil
 		}
-		grips = append(grips, held{m, ticket})
+		gs = append(gs, grip{m: m, ticket: ticket})
 		total += int(s.entries[i].length)
 	}
 	d := header{kind: kindData, flags: h.flags & flagSums, count: h.count, id: h.id, bytes: uint32(total)}
@@ -329,7 +350,7 @@ func (s *server) read(h header) error {
 	s.bufs = append(s.bufs[:0], nil)
 	for i := range s.entries {
 		e := &s.entries[i]
-		b := grips[i].m.bytes[e.offset : e.offset+uint64(e.length)]
+		b := gs[i].m.bytes[e.offset : e.offset+uint64(e.length)]
 		if h.flags&flagSums != 0 {
 			e.sum = sum(b)
 		}
@@ -340,7 +361,12 @@ func (s *server) read(h header) error {
 	if err := s.writing(); err != nil {
 		return err
 	}
-	err := writeAll(s.nc, s.bufs)
+	var err error
+	if s.lender != nil {
+		lent, err = s.lender.lend(s.bufs, gs.leave)
+	} else {
+		err = writeAll(s.nc, s.bufs)
+	}
 	s.out = s.out[:0]
 	clear(s.bufs)
 	return err

@@ -99,7 +99,7 @@ func (s *socket) get(ctx context.Context) (*link, error) {
 	if err != nil {
 		return nil, err
 	}
-	l, ok := newLink(s.peer, nc)
+	l, ok := newLink(s.peer, s.peer.a.lends(nc))
 	if !ok {
 		return nil, errStopped
 	}
@@ -175,12 +175,35 @@ func (r *tcpRail) carry(ctx context.Context, notes []*note) (bool, error) {
 
 // striping shares the chunks of a job among lanes.
 type striping struct {
-	job  *job
-	next atomic.Int64
-	mu   struct {
+	job         *job
+	connections int
+	mu          struct {
 		sync.Mutex
+		next int // chunk
 		errs []error
 	}
+}
+
+// take returns the segments of the next frame: as many chunks as one carries, and fewer
+// towards the end, so that each connection has some until then.
+func (s *striping) take() []segment {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	left := s.job.list.chunks[s.mu.next:]
+	if len(left) == 0 {
+		return nil
+	}
+	frame, n := left[0], 1
+	for _, c := range left[1:max(1, len(left)/s.connections)] {
+		if frame.bytes+c.bytes > frameBytes || frame.n+c.n > frameSegments {
+			break
+		}
+		frame.bytes += c.bytes
+		frame.n += c.n
+		n++
+	}
+	s.mu.next += n
+	return s.job.list.segments[frame.first:][:frame.n]
 }
 
 // move sends the chunks as frames, depth of them in flight on each connection. A
@@ -197,7 +220,7 @@ func (r *tcpRail) move(ctx context.Context, j *job) error {
 	whole := ctx
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	s := &striping{job: j}
+	s := &striping{job: j, connections: len(r.sockets)}
 	var lanes sync.WaitGroup
 	n := min(len(j.list.chunks), len(r.sockets)*depth)
 	for i := range n - 1 {
@@ -218,15 +241,13 @@ func (r *tcpRail) move(ctx context.Context, j *job) error {
 	return errors.Join(s.mu.errs...)
 }
 
-// lane exchanges one chunk after the other. The first failure stops all.
+// lane exchanges one frame after the other. The first failure stops all.
 func (s *striping) lane(ctx context.Context, stop context.CancelCauseFunc, k *socket) {
 	x := &exchange{op: s.job.op, checksum: s.job.checksum, done: make(chan error, 1)}
 	for ctx.Err() == nil {
-		i := int(s.next.Add(1)) - 1
-		if i >= len(s.job.list.chunks) {
+		if x.segments = s.take(); len(x.segments) == 0 {
 			return
 		}
-		x.segments = s.job.list.chunk(i)
 		l, err := k.get(ctx)
 		if err == nil {
 			err = l.exchange(ctx, x)

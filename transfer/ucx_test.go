@@ -21,13 +21,13 @@ func TestUCX(t *testing.T) {
 // TestUCXPeerKilled is TestPeerKilled by this path.
 func TestUCXPeerKilled(t *testing.T) {
 	needUCX(t)
-	byPath(t, transfer.PathUCX, peerKilled)
+	byPath(t, transfer.PathUCX, "", peerKilled)
 }
 
 // TestUCXWriterKilled is TestWriterKilled by this path.
 func TestUCXWriterKilled(t *testing.T) {
 	needUCX(t)
-	byPath(t, transfer.PathUCX, writerKilled)
+	byPath(t, transfer.PathUCX, "", writerKilled)
 }
 
 // TestUCXIdle: agents with a connection that nobody uses use no CPU.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/dynamo-go/dynamo"
 	"github.com/dynamo-go/dynamo/node"
+	"github.com/dynamo-go/dynamo/transfer"
 )
 
 // placeFlags describe a worker's place in its cluster.
@@ -38,6 +39,7 @@ type workerFlags struct {
 	KVTransfer         string        `name:"kv-transfer" help:"How KV moves between workers of --engine native: by shared memory within a host and by tcp between hosts (auto), by tcp in any case, by libucp, which uses RDMA (ucx: of a binary built with the tag dl), or not at all (off)." enum:"auto,tcp,ucx,off" default:"auto"`
 	KVTransferHost     string        `name:"kv-transfer-host" help:"Address to listen on for workers that take KV. Default: --rpc-host." placeholder:"HOST"`
 	KVTransferPort     uint16        `name:"kv-transfer-port" help:"Port to listen on for them; 0 takes a free one." default:"0" placeholder:"PORT"`
+	KVTransferZeroCopy string        `name:"kv-transfer-zero-copy" help:"When Linux sends KV by tcp from where it lies (io_uring): to other hosts, unless it copies after all (auto), never (off), or within a host, too, where it gains nothing (always)." enum:"auto,off,always" default:"auto"`
 	StaggerDelay       time.Duration `help:"Time between the starts of two workers of this process; negative: 0, 100 ms or 200 ms as their number wants it." default:"0s" oneoff:""`
 	AddrFile           string        `help:"File the bound address is written to once requests are served." placeholder:"FILE"`
 	DrainTimeout       time.Duration `help:"How long running answers may take to end after SIGTERM or 'dynamo drain'; those left are handed over to other workers." default:"30s"`
@@ -122,7 +124,7 @@ func (c *workerCmd) config(a *app, log *slog.Logger) (cfg node.Config, err error
 	cfg.AddrFile, cfg.DrainTimeout, cfg.Pprof = c.AddrFile, c.DrainTimeout, c.Pprof
 	cfg.Worker = node.WorkerConfig{
 		Count: c.NumWorkers, Stagger: c.StaggerDelay, Host: c.RPCHost, Port: c.RPCPort, Advertise: c.RPCAdvertise, Unix: c.RPCUnix, Weights: c.WeightsID,
-		KVTransfer: node.KVTransferConfig{Path: c.KVTransfer, Host: c.KVTransferHost, Port: c.KVTransferPort},
+		KVTransfer: node.KVTransferConfig{Path: c.KVTransfer, Host: c.KVTransferHost, Port: c.KVTransferPort, ZeroCopy: transfer.ZeroCopy(c.KVTransferZeroCopy)},
 	}
 	if c.DisaggregationMode != "agg" {
 		cfg.Worker.Role = c.DisaggregationMode
