@@ -52,6 +52,13 @@ func (r *record) Write(b []byte) (int, error) {
 	return r.mu.Write(b)
 }
 
+// forget drops what was written so far.
+func (r *record) forget() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.mu.Reset()
+}
+
 // holds reports whether one line of the log has all the words.
 func (r *record) holds(words ...string) bool {
 	r.mu.Lock()

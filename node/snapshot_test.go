@@ -127,7 +127,7 @@ func TestRouterSnapshotDamaged(t *testing.T) {
 			if err := os.WriteFile(path, c.file, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			b.log = record{}
+			b.log.forget()
 			p := b.start("front", keeping(RoleFrontend, path))
 			b.awaitModels("front", "m")
 			if status, text := b.complete("front", "m", prompt, 5); status != 200 {
