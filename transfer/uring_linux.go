@@ -129,8 +129,8 @@ func (u *uring) close() {
 }
 
 // send submits one sendmsg of memory that the kernel may read until the notification of
-// user. m is not on a stack. What it names has been read when send returns, and its result has come, because
-// the send does not wait; an error says that nothing was submitted.
+// user. m is not on a stack. It has been read when send returns, and the result has come,
+// because the send does not wait; an error says that nothing was submitted.
 func (u *uring) send(fd int, m *unix.Msghdr, user uint64) error {
 	tail := *u.sqTail // which nobody else writes
 	i := tail & u.sqMask
