@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command transfer measures package transfer beside what it is compared with, in one
 // run: each system does the same in turn, round after round, so that what else the
 // machine does meets all of them, and those whose turn it is not are stopped. It prints
